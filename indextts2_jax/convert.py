@@ -157,10 +157,9 @@ def to_jax(
             want = tuple(expected[target])
             try:
                 array = rules[index].layout.to_jax(value)
-                fits = array.shape == want
-            except (IndexError, ValueError):
-                fits = False
-            if fits:
+            except (IndexError, ValueError):  # wrong number of axes
+                array = value
+            if array.shape == want:
                 out[target] = array
             else:
                 errors.append(f"{name}: shape {tuple(value.shape)} does not fit {target} {want}")

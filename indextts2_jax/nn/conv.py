@@ -3,6 +3,8 @@
 Dims: B batch, T time, C channels, K kernel.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -75,7 +77,9 @@ class DepthwiseConv(nnx.Module):
         kernel = self.kernel[...].astype(x.dtype)
         x = jnp.pad(x, ((0, 0), self.padding, (0, 0)))
         length = x.shape[1] - kernel.shape[0] + 1
-        y = sum(x[:, k : k + length] * kernel[k] for k in range(kernel.shape[0]))
+        y = x[:, :length] * kernel[0]
+        for k in range(1, kernel.shape[0]):
+            y = y + x[:, k : k + length] * kernel[k]
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
@@ -93,6 +97,7 @@ def fold_weight_norm(model: nnx.Module) -> nnx.Module:
     A module takes part by having `kernel` and `gain` and, where its norm is not that of `normed`,
     a method `folded_kernel()`.
     """
+    module: Any
     for _, module in nnx.iter_modules(model):
         if getattr(module, "gain", None) is not None:
             fold = getattr(module, "folded_kernel", None)

@@ -1,0 +1,298 @@
+"""Autoregressive decoding of semantic codes: prefill, then one jitted loop per cache size.
+
+Data flow:  prefix -> prefill -> while not all stopped: logits -> processors -> code -> cache
+
+The key-value cache is static in size. Decoding starts in a small one and moves to the next size of
+`CACHE_SIZES` when it is full, so that short speech never pays for long attention, and a process
+compiles few programs.
+
+Dims: B batch, P prefix positions, S cache positions, V codes, M code capacity, D width.
+
+Source: spec of the released decoding (processor order as in Hugging Face `generate`).
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from indextts2_jax.t2s.gpt import T2S, KVCache, Prefix
+
+CACHE_SIZES = (512, 1024, 1536, 2560)
+TRACED_STEPS = 16  # steps whose logits a trace keeps
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How the next code is picked; every field is [B].
+
+    The processors run in this order: repetition penalty, typical filter, temperature, top-k, top-p.
+    """
+
+    greedy: jax.Array  # bool: take the best code, only the penalty applies
+    temperature: jax.Array  # float32, > 0
+    top_k: jax.Array  # int32, 0 = off
+    top_p: jax.Array  # float32, 1 = off
+    repetition_penalty: jax.Array  # float32, 1 = off
+    typical_mass: jax.Array  # float32, 1 = off
+
+    @classmethod
+    def make(
+        cls,
+        batch: int,
+        *,
+        greedy: bool = False,
+        temperature: float = 0.8,
+        top_k: int = 30,
+        top_p: float = 0.8,
+        repetition_penalty: float = 10.0,
+        typical_mass: float = 1.0,
+    ) -> "Sampling":
+        """The same settings for every item; the defaults are those of the released pipeline."""
+        return cls(
+            jnp.full(batch, greedy),
+            jnp.full(batch, temperature, jnp.float32),
+            jnp.full(batch, top_k, jnp.int32),
+            jnp.full(batch, top_p, jnp.float32),
+            jnp.full(batch, repetition_penalty, jnp.float32),
+            jnp.full(batch, typical_mass, jnp.float32),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingRules:
+    """How a checkpoint counts: facts of the weights, not choices of the user.
+
+    Attributes:
+      positions: rows of the position table for start, first code, second code, ...: "plain" 0, 1,
+        2, ... as in training, or "released" 0, 2, 3, ... as the released pipeline decodes.
+      penalized: codes that the repetition penalty hits from the start (upstream's stand-in ids of
+        the prefix).
+    """
+
+    positions: str = "plain"
+    penalized: tuple[int, ...] = ()
+
+    @property
+    def row_offset(self) -> int:
+        """Row of the k-th generated code (k = 1, 2, ...) minus k."""
+        return {"plain": 0, "released": 1}[self.positions]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DecodeState:
+    """What the loop carries."""
+
+    cache: KVCache
+    logits: jax.Array  # [B, V] float32, of the next code
+    codes: jax.Array  # [B, M] int32, stop after the end
+    step: jax.Array  # [] int32, codes written so far
+    stopped: jax.Array  # [B] bool
+    seen: jax.Array  # [B, V] bool, for the repetition penalty
+    trace: "Trace"
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """For parity tests."""
+
+    logits: jax.Array  # [B, TRACED_STEPS, V], before any processor
+    margins: jax.Array  # [B, M], best minus second best after the penalty
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """The result of `generate`; arrays on the device."""
+
+    codes: jax.Array  # [B, M] int32; the stop code from `lengths` on
+    lengths: jax.Array  # [B] int32, codes before the stop
+    stopped: jax.Array  # [B] bool, False where `max_codes` cut the item off
+    trace: Trace
+
+
+def penalize(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
+    """Repetition penalty: scores [B, V] of seen codes divided (positive) or multiplied."""
+    penalty = penalty[:, None]
+    return jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def keep_typical(logits: jax.Array, mass: jax.Array) -> jax.Array:
+    """Removes the codes [B, V] whose surprise is farthest from the entropy; mass 1 keeps all."""
+    log_p = jax.nn.log_softmax(logits)
+    p = jnp.exp(log_p)
+    entropy = -jnp.sum(jnp.where(p > 0, p * log_p, 0), axis=-1, keepdims=True)
+    distance = jnp.abs(-log_p - entropy)
+    order = jnp.argsort(distance, axis=-1)
+    cumulative = jnp.cumsum(jnp.take_along_axis(p, order, -1), axis=-1)
+    last = jnp.minimum(jnp.sum(cumulative < mass[:, None], -1), logits.shape[-1] - 1)
+    limit = jnp.take_along_axis(jnp.take_along_axis(distance, order, -1), last[:, None], -1)
+    return jnp.where((distance > limit) & (mass[:, None] < 1), -jnp.inf, logits)
+
+
+def keep_top(logits: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:
+    """Keeps the `top_k` best codes [B, V], and of those the smallest set with mass `top_p`."""
+    V = logits.shape[-1]
+    ranked = jnp.sort(logits, axis=-1, descending=True)
+    k = jnp.where(top_k > 0, jnp.minimum(top_k, V), V)
+    kth = jnp.take_along_axis(ranked, k[:, None] - 1, -1)
+    ranked = jnp.where(ranked < kth, -jnp.inf, ranked)
+    p = jax.nn.softmax(ranked, axis=-1)
+    kept = (jnp.cumsum(p, axis=-1) - p < top_p[:, None]) & (p > 0)
+    kept = kept.at[:, 0].set(True)
+    lowest = jnp.min(jnp.where(kept, ranked, jnp.inf), axis=-1, keepdims=True)
+    return jnp.where(logits < lowest, -jnp.inf, logits)
+
+
+def pick(logits: jax.Array, sampling: Sampling, keys: jax.Array) -> jax.Array:
+    """Picks one code per row from penalised logits [B, V] with one key per row."""
+
+    def sample(logits: jax.Array) -> jax.Array:
+        scores = keep_typical(logits, sampling.typical_mass) / sampling.temperature[:, None]
+        scores = keep_top(scores, sampling.top_k, sampling.top_p)
+        return jax.vmap(jax.random.categorical)(keys, scores)
+
+    best = jnp.argmax(logits, axis=-1)
+    drawn = jax.lax.cond(jnp.all(sampling.greedy), lambda _: best, sample, logits)
+    return jnp.where(sampling.greedy, best, drawn).astype(jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames=("rules", "cache_size", "capacity"))
+def prefill(
+    model: T2S, prefix: Prefix, *, rules: DecodingRules, cache_size: int, capacity: int
+) -> DecodeState:
+    """Runs prefix and start code, and returns the state before the first code."""
+    cfg, (B, P) = model.cfg, prefix.mask.shape
+    start = jnp.full((B, 1), cfg.start_code, jnp.int32)
+    x = jnp.concatenate([prefix.x, model.embed_codes(start, jnp.zeros((1,), jnp.int32))], axis=1)
+    valid = jnp.pad(prefix.mask, ((0, 0), (0, cache_size - P)), constant_values=True)
+    causal = jnp.arange(cache_size) <= jnp.arange(P + 1)[:, None]
+    cache = KVCache.empty(cfg, B, cache_size, x.dtype)
+    hidden, cache = model.trunk(x, causal & valid[:, None], cache)
+    seen = jnp.zeros((B, cfg.num_codes), bool)
+    if rules.penalized:
+        seen = seen.at[:, jnp.asarray(rules.penalized)].set(True)
+    return DecodeState(
+        cache=cache,
+        logits=model.code_logits(hidden[:, -1]),
+        codes=jnp.full((B, capacity), cfg.stop_code, jnp.int32),
+        step=jnp.zeros((), jnp.int32),
+        stopped=jnp.zeros(B, bool),
+        seen=seen,
+        trace=Trace(
+            jnp.zeros((B, TRACED_STEPS, cfg.num_codes), jnp.float32),
+            jnp.zeros((B, capacity), jnp.float32),
+        ),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("rules",), donate_argnames=("state",))
+def decode(
+    model: T2S,
+    state: DecodeState,
+    prefix_mask: jax.Array,
+    sampling: Sampling,
+    keys: jax.Array,
+    limit: jax.Array,
+    *,
+    rules: DecodingRules,
+) -> DecodeState:
+    """Decodes until every item has stopped, `limit` codes are written, or the cache is full.
+
+    Args:
+      model: the T2S stage.
+      state: from `prefill` or an earlier call.
+      prefix_mask: [B, P] bool.
+      sampling: how to pick.
+      keys: [B] typed PRNG keys; step i of item b draws from fold_in(keys[b], i).
+      limit: [] int32, most codes to write, the stop code counted.
+      rules: how the checkpoint counts.
+
+    Returns:
+      The state; `stopped` marks the finished items.
+    """
+    cfg, (B, P) = model.cfg, prefix_mask.shape
+    size = state.cache.keys[0].shape[1]
+    valid = jnp.pad(prefix_mask, ((0, 0), (0, size - P)), constant_values=True)
+    items = jnp.arange(B)
+
+    def unfinished(s: DecodeState) -> jax.Array:
+        room = (s.step < limit) & (P + 1 + s.step < size)
+        return room & ~jnp.all(s.stopped)
+
+    def body(s: DecodeState) -> DecodeState:
+        scores = penalize(s.logits, s.seen, sampling.repetition_penalty)
+        code = pick(scores, sampling, jax.vmap(jax.random.fold_in, (0, None))(keys, s.step))
+        code = jnp.where(s.stopped, cfg.stop_code, code)
+        best = jax.lax.top_k(scores, 2)[0]
+        step = jnp.minimum(s.step, TRACED_STEPS - 1)
+        logits = jnp.where(s.step < TRACED_STEPS, s.logits, s.trace.logits[:, step])
+        trace = Trace(
+            s.trace.logits.at[:, step].set(logits),
+            s.trace.margins.at[:, s.step].set(best[:, 0] - best[:, 1]),
+        )
+        place = P + 1 + s.step
+        x = model.embed_codes(code[:, None], (s.step + 1 + rules.row_offset)[None])
+        mask = valid & (jnp.arange(size) <= place)
+        hidden, cache = model.trunk(x.astype(model.dtype), mask[:, None], s.cache, place)
+        return DecodeState(
+            cache=cache,
+            logits=model.code_logits(hidden[:, 0]),
+            codes=s.codes.at[:, s.step].set(code),
+            step=s.step + 1,
+            stopped=s.stopped | (code == cfg.stop_code),
+            seen=s.seen.at[items, code].set(True),
+            trace=trace,
+        )
+
+    return jax.lax.while_loop(unfinished, body, state)
+
+
+def generate(
+    model: T2S,
+    prefix: Prefix,
+    sampling: Sampling,
+    keys: jax.Array,
+    *,
+    rules: DecodingRules,
+    max_codes: int,
+) -> Generated:
+    """Generates semantic codes for a batch of prefixes.
+
+    Args:
+      model: the T2S stage.
+      prefix: B prefixes of P positions.
+      sampling: how to pick, per item.
+      keys: [B] typed PRNG keys.
+      rules: how the checkpoint counts.
+      max_codes: most codes of an item, the stop code counted; at most `model.cfg.max_codes`.
+
+    Returns:
+      Codes [B, capacity] with their lengths.
+
+    Raises:
+      ValueError: if `max_codes` is not in the position table.
+    """
+    if not 1 <= max_codes <= model.cfg.max_codes:
+        raise ValueError(f"max_codes is {max_codes}; it must be in 1 .. {model.cfg.max_codes}")
+    P = prefix.mask.shape[1]
+    sizes = [s for s in CACHE_SIZES if s >= P + 1 + min(max_codes, CACHE_SIZES[0] // 2)]
+    state = prefill(model, prefix, rules=rules, cache_size=sizes[0], capacity=model.cfg.max_codes)
+    limit = jnp.asarray(max_codes, jnp.int32)
+    for size in sizes:
+        if size > sizes[0]:
+            state = dataclasses.replace(state, cache=_grow(state.cache, size))
+        state = decode(model, state, prefix.mask, sampling, keys, limit, rules=rules)
+        if bool(jnp.all(state.stopped)) or int(state.step) >= max_codes:
+            break
+    lengths = jnp.sum(state.codes != model.cfg.stop_code, axis=1)
+    return Generated(state.codes, lengths, state.stopped, state.trace)
+
+
+@functools.partial(jax.jit, static_argnames=("size",))
+def _grow(cache: KVCache, size: int) -> Any:
+    return cache.grow(size)

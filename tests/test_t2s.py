@@ -1,0 +1,267 @@
+"""T2S: parity with PyTorch, and what must hold of any T2S."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from indextts2_jax import convert
+from indextts2_jax.t2s import generate as gen
+from indextts2_jax.t2s import gpt
+from tests.common import SHARED, manifest, needs_shared, relative_error
+
+
+@pytest.fixture(scope="module")
+def golden():
+    from safetensors.numpy import load_file
+
+    folder = SHARED / "golden" / "t2s"
+    tensors = load_file(folder / "t2s_small.safetensors")
+    block = json.loads((folder / "t2s_small.json").read_text())["config"]
+    shapes = {k: v.shape for k, v in tensors.items()}
+    cfg = gpt.T2SConfig.from_release(block, shapes)
+    empty = convert.abstract(lambda rngs: gpt.T2S(cfg, rngs=rngs))
+    arrays = convert.to_jax(tensors, gpt.TORCH_RULES, convert.shapes(empty), gpt.TORCH_UNUSED)
+    with np.load(folder / "t2s_small_io.npz") as io:
+        return convert.fill(empty, arrays), dict(io)
+
+
+@needs_shared
+def test_released_shapes_match_the_manifest():
+    cfg = gpt.T2SConfig.from_release(_released_block(), manifest("gpt"))
+    assert cfg == gpt.T2SConfig.indextts2()
+    empty = convert.abstract(lambda rngs: gpt.T2S(cfg, rngs=rngs))
+    tensors = {k: np.broadcast_to(np.float32(0), shape) for k, shape in manifest("gpt").items()}
+    convert.to_jax(tensors, gpt.TORCH_RULES, convert.shapes(empty), gpt.TORCH_UNUSED)
+    assert sum(np.prod(s) for s in convert.shapes(empty).values()) == 865_980_639
+
+
+def _released_block():
+    return json.loads((SHARED / "golden/t2s_full/t2s_full.json").read_text())["config"]
+
+
+@needs_shared
+@pytest.mark.parametrize("part, module", [("spk", "speaker"), ("emo", "emotion")])
+def test_conditioner_equals_torch(golden, part, module):
+    model, io = golden
+    conditioner = getattr(model, f"{module}_conditioner")
+    features = io[f"in.{part}_feat"]
+    mask = np.arange(features.shape[1]) < io[f"in.{part}_lens"][:, None]
+    encoded, _ = jax.jit(lambda m, x, k: m.encode(x, k))(conditioner, features, mask)
+    full = io[f"in.{part}_lens"] >= features.shape[1]
+    assert full.any()
+    assert relative_error(encoded[full], io[f"{part}.enc_out"][full]) < 1e-5
+    latents = jax.jit(lambda m, x, k: m(x, k))(conditioner, features, mask)
+    assert relative_error(latents[full], io[f"{part}.perceiver_out"][full]) < 1e-5
+
+
+@needs_shared
+def test_emotion_vector_equals_torch(golden):
+    model, io = golden
+    vector = jax.jit(lambda m, x: m.emotion_vector(x))(model, io["in.emo_feat"][:1])
+    assert relative_error(vector, io["cond.emovec"][:1]) < 1e-5
+
+
+def _prefix(model, io, rows, text_width=None):
+    """The golden's conditions and text; `rows` of the batch."""
+    text = io["in.text"][rows]
+    if text_width:
+        text = np.pad(text, ((0, 0), (0, text_width - text.shape[1])))
+    n = len(text)
+    slots = model.duration_vectors(model.cfg.free_slots, jnp.zeros(n, jnp.int32))
+    emotion = io["cond.emovec_merge_0.6"][rows]
+    lengths = jnp.asarray(io["in.text_lens"][rows])
+    return model.prefix(io["cond.spk_latents"][rows], emotion, slots, text, lengths)
+
+
+@needs_shared
+def test_teacher_forced_pass_equals_torch(golden):
+    model, io = golden
+    prefix = _prefix(model, io, [0, 1])
+    assert relative_error(prefix.x[:1, :8], io["cond.full"][:1]) < 1e-6
+    P, hidden = prefix.x.shape[1], model.teacher_forced(prefix, io["in.codes"])
+    assert relative_error(hidden[:1, P : P + 15], io["fwd.latent"][:1]) < 1e-5
+    # Item 1 is padded on both sides; here that changes nothing, upstream only "alone" is clean.
+    alone = io["fwd.latent_item1_unpadded"]
+    assert relative_error(hidden[1:, P : P + alone.shape[1]], alone) < 1e-5
+    logits = model.code_logits(hidden[0, P : P + 16])
+    assert relative_error(logits.T, io["fwd.mel_logits"][0, :, :16]) < 1e-5
+    logits = model.text_logits(hidden[0, 8:P])
+    assert relative_error(logits.T, io["fwd.text_logits"][0]) < 1e-5
+
+
+def _greedy(model, prefix, steps, positions="released", penalty=1.0):
+    batch = prefix.mask.shape[0]
+    return gen.generate(
+        model,
+        prefix,
+        gen.Sampling.make(batch, greedy=True, repetition_penalty=penalty),
+        jax.random.split(jax.random.key(0), batch),
+        rules=gen.DecodingRules(positions, penalized=(1, model.cfg.start_code)),
+        max_codes=steps,
+    )
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    "name, positions, penalty",
+    [("greedy", "released", 1.0), ("plain", "plain", 1.0), ("greedy_rp10", "released", 10.0)],
+)
+@pytest.mark.parametrize("text_width", [None, 16])
+def test_greedy_codes_equal_torch(golden, name, positions, penalty, text_width):
+    model, io = golden
+    prefix = _prefix(model, io, [0], text_width)
+    np.testing.assert_allclose(prefix.x[:, -19:], io["dec.prefix"], atol=1e-6)
+    out = _greedy(model, prefix, 48, positions, penalty)
+    np.testing.assert_array_equal(out.codes[:, :48], io[f"dec.{name}_tokens"])
+    assert relative_error(out.trace.logits[:, :16], io[f"dec.{name}_logits"][:, :16]) < 1e-5
+
+
+@needs_shared
+def test_batches_stop_row_by_row_as_torch_does(golden):
+    model, io = golden
+    prefix = gpt.Prefix(jnp.asarray(io["dec.b2_prefix"]), io["dec.b2_mask"][:, :19] > 0)
+    out = _greedy(model, prefix, 20)
+    np.testing.assert_array_equal(out.codes[:, :20], io["dec.b2_tokens"])
+    graphdef, state = nnx.split(model)
+    bumped = nnx.merge(graphdef, jax.tree.map(jnp.copy, state))
+    bias = bumped.code_head.bias
+    bias[...] = bias[...].at[model.cfg.stop_code].add(float(io["dec.stop_bump"][0]))
+    out = _greedy(bumped, prefix, 48)
+    np.testing.assert_array_equal(out.codes[:, :48], io["dec.stop_b2_tokens"])
+    single = _greedy(bumped, gpt.Prefix(prefix.x[:1], prefix.mask[:1]), 48)
+    length = int(single.lengths[0])
+    np.testing.assert_array_equal(single.codes[:, : length + 1], io["dec.stop_tokens"])
+    assert bool(single.stopped[0]) and length + 1 == io["dec.stop_tokens"].shape[1]
+
+
+@needs_shared
+def test_processors_equal_torch(golden):
+    model, io = golden
+    logits = jnp.asarray(io["proc.logits"])
+    seen = jnp.zeros(logits.shape, bool).at[0, io["proc.input_ids"][0]].set(True)
+    scores = gen.penalize(logits, seen, jnp.full(1, 10.0))
+    final = gen.keep_top(scores / 0.8, jnp.full(1, 30), jnp.full(1, 0.8))
+    np.testing.assert_allclose(final, io["proc.sample_scores"], rtol=1e-5)
+
+
+# From here on: no reference, only what must hold.
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    cfg = gpt.T2SConfig.tiny()
+    model = gpt.T2S(cfg, rngs=nnx.Rngs(0))
+    for embed in (model.text_embed, model.code_embed, model.code_position, model.speed_embed):
+        embed.embedding[...] = 0.5 * jax.random.normal(jax.random.key(1), embed.embedding.shape)
+    model.code_head.kernel[...] = jax.random.normal(jax.random.key(2), model.code_head.kernel.shape)
+    return model
+
+
+def _tiny_prefix(model, text_lengths, width):
+    rng = np.random.default_rng(0)
+    n, cfg = len(text_lengths), model.cfg
+    text = np.zeros((n, width), np.int32)
+    for row, length in enumerate(text_lengths):
+        text[row, :length] = np.random.default_rng(row).integers(2, cfg.num_text_tokens, length)
+    latents = rng.normal(size=(n, cfg.speaker.num_latents, cfg.width)).astype(np.float32)
+    emotion = rng.normal(size=(n, cfg.width)).astype(np.float32)
+    slots = model.duration_vectors(cfg.free_slots, jnp.zeros(n, jnp.int32))
+    return model.prefix(latents, emotion, slots, text, jnp.asarray(text_lengths))
+
+
+@pytest.mark.parametrize("part", ["speaker_conditioner", "emotion_conditioner"])
+@pytest.mark.parametrize("length", [9, 10])
+def test_conditioner_ignores_padding(tiny, part, length):
+    features = jax.random.normal(jax.random.key(0), (1, length, tiny.cfg.speaker.feature_dim))
+    padded = jnp.pad(features, ((0, 0), (0, 7), (0, 0)), constant_values=3.0)
+    mask = jnp.arange(length + 7)[None] < length
+    conditioner = getattr(tiny, part)
+    np.testing.assert_allclose(conditioner(padded, mask), conditioner(features), atol=2e-5)
+
+
+@pytest.mark.parametrize("positions", ["plain", "released"])
+def test_cached_decoding_equals_one_pass_over_its_own_codes(tiny, positions):
+    prefix = _tiny_prefix(tiny, [7], 7)
+    out = _greedy(tiny, prefix, 12, positions)
+    codes, P = out.codes[:, :12], prefix.mask.shape[1]
+    if positions == "plain":
+        hidden = tiny.teacher_forced(prefix, codes)[:, P : P + 12]
+    else:
+        inputs = jnp.concatenate([jnp.full((1, 1), tiny.cfg.start_code), codes], axis=1)
+        rows = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.arange(2, 14)])
+        x = jnp.concatenate([prefix.x, tiny.embed_codes(inputs, rows)], axis=1)
+        causal = jnp.tril(jnp.ones((x.shape[1],) * 2, bool))
+        hidden = tiny.trunk(x, causal[None])[0][:, P : P + 12]
+    np.testing.assert_allclose(out.trace.logits[:, :12], tiny.code_logits(hidden), atol=2e-5)
+
+
+def _sample(model, prefix, seed, rows=None, **settings):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    n = prefix.mask.shape[0]
+    return gen.generate(
+        model,
+        prefix,
+        gen.Sampling.make(n, repetition_penalty=1.2, **settings),
+        keys[:n] if rows is None else keys[rows],
+        rules=gen.DecodingRules(),
+        max_codes=20,
+    )
+
+
+def test_sampling_depends_on_the_key_alone(tiny):
+    prefix = _tiny_prefix(tiny, [7], 7)
+    first, again, other = (_sample(tiny, prefix, s, temperature=2.0) for s in (1, 1, 2))
+    np.testing.assert_array_equal(first.codes, again.codes)
+    assert not np.array_equal(first.codes, other.codes)
+
+
+def test_an_item_samples_the_same_codes_alone_and_in_a_batch(tiny):
+    batch = _sample(tiny, _tiny_prefix(tiny, [5, 9, 3], 9), 1)
+    whole = _tiny_prefix(tiny, [5, 9, 3], 9)
+    for row in range(3):
+        alone = gpt.Prefix(whole.x[row : row + 1], whole.mask[row : row + 1])
+        single = _sample(tiny, alone, 1, rows=np.array([row]))
+        np.testing.assert_array_equal(single.codes[0], batch.codes[row])
+
+
+def test_a_larger_cache_continues_where_the_smaller_was_full(tiny, monkeypatch):
+    prefix = _tiny_prefix(tiny, [7], 7)
+    whole = _greedy(tiny, prefix, 40)
+    monkeypatch.setattr(gen, "CACHE_SIZES", (24, 32, 64))
+    stepwise = _greedy(tiny, prefix, 40)
+    np.testing.assert_array_equal(whole.codes, stepwise.codes)
+    np.testing.assert_allclose(whole.trace.margins, stepwise.trace.margins, atol=1e-4)
+
+
+def test_max_codes_counts_what_is_written(tiny):
+    out = _greedy(tiny, _tiny_prefix(tiny, [7], 7), 5)
+    assert int(out.lengths[0]) == 5 and not bool(out.stopped[0])
+    with pytest.raises(ValueError, match="max_codes is 51; it must be in 1 .. 50"):
+        _greedy(tiny, _tiny_prefix(tiny, [7], 7), 51)
+
+
+def test_keep_top_keeps_the_smallest_set_that_holds_top_p():
+    logits = jnp.log(jnp.asarray([[0.5, 0.2, 0.15, 0.1, 0.05]]))
+    kept = lambda k, p: int(
+        jnp.isfinite(gen.keep_top(logits, jnp.full(1, k), jnp.full(1, p))).sum()
+    )  # noqa: E731
+    assert [kept(0, 1.0), kept(3, 1.0), kept(0, 0.6), kept(0, 0.01), kept(2, 0.99)] == [
+        5,
+        3,
+        2,
+        1,
+        2,
+    ]
+
+
+def test_duration_slots_are_data(tiny):
+    table = tiny.code_position.embedding[...]
+    vectors = tiny.duration_vectors(("pos(T)", "pos(T//2)", "zero", "speed1"), jnp.asarray([9]))
+    want = [table[9], table[4], jnp.zeros(32), tiny.speed_embed.embedding[1]]
+    np.testing.assert_array_equal(vectors[0], jnp.stack(want))
+    with pytest.raises(ValueError, match="unknown duration slot 'pos'"):
+        tiny.duration_vectors(("pos",), jnp.asarray([9]))
