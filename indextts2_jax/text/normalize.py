@@ -1,0 +1,183 @@
+"""Raw text -> the text that the tokenizer takes: words instead of digits, a few plain marks.
+
+Data flow, for each span of one language:
+    text -> contractions, glossary -> hide what must stay -> engine -> put it back -> marks
+
+`compat=True` reproduces the original front end with its defects, for parity tests.
+
+Source: spec/frontend_emotion_pipeline.md, sections B.1 and B.4.
+"""
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Callable
+from typing import Protocol
+
+from indextts2_jax.text import pinyin
+from indextts2_jax.text.engine import wetext_engine
+from indextts2_jax.text.glossary import Glossary, apply_glossary, apply_glossary_original
+from indextts2_jax.text.language import ANNOTATION, Language, language_spans, whole_language
+
+
+class Engine(Protocol):
+    """What writes the numbers, dates and the like in a text as words."""
+
+    def __call__(self, language: Language, text: str, /) -> str:
+        """Returns `text` in words of `language`."""
+        ...
+
+
+_CONTRACTION = re.compile(
+    r"(?<![A-Za-z])(what|where|who|which|how|there|here|it|she|he|that|this)'s(?![A-Za-z])",
+    re.IGNORECASE,
+)
+_TECH_TERM = re.compile(r"(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)+")
+_NAME = re.compile(r"[\u4e00-\u9fff]+(?:[-·—][\u4e00-\u9fff]+){1,2}")
+
+# What the engine sees of a hidden part. Letters and angle brackets: it leaves such words alone.
+_ANNOTATION_FORM = "PRONPLACEHOLDER{}PRONPLACEHOLDER"
+_PINYIN_FORM = "<pinyin_{}>"
+_NAME_FORM = "<n_{}>"
+_HYPHEN = "<H>"  # of a tech term: a bare one may be read as a minus
+_PLACEHOLDER = re.compile("PRONPLACEHOLDER[a-z]+PRONPLACEHOLDER|<pinyin_[a-z]+>|<n_[a-z]+>|<H>")
+
+_ORIGINAL_MARKS = {
+    **dict.fromkeys("：；;，、:", ","),
+    "。": ".",
+    "！": "!",
+    "？": "?",
+    "\n": " ",
+    **dict.fromkeys("·—～~", "-"),
+    **dict.fromkeys("“”\"‘’'（）()《》【】[]「」", "'"),
+}
+_ORIGINAL_ELLIPSIS = re.compile(r"\.\.\.|,,,|……")
+_MARKS = _ORIGINAL_MARKS | {
+    **dict.fromkeys("–―", "-"),
+    **dict.fromkeys("『』〈〉＂„«»‹›〔〕〖〗{}", "'"),
+}
+_ELLIPSIS = re.compile(r"[，,、]{3,}|[。.]{3,}|…+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalizer:
+    """Turns a text into the one that is tokenized.
+
+    Attributes:
+        engine: writes numbers and the like as words; None is wetext.
+        glossary: term -> spoken form, or {"zh": form, "en": form}.
+        compat: reproduce the original, which reads the whole text in one language and has the
+            defects that the specification lists. Otherwise each span is read in its own language.
+    """
+
+    engine: Engine | None = None
+    glossary: Glossary | None = None
+    compat: bool = False
+
+    def __call__(self, text: str) -> str:
+        """Returns the normalized text; "" for a blank one."""
+        if not text.strip():
+            return ""
+        if self.compat:
+            return self._original(text)
+        spans = language_spans(_tidy(text))
+        return "".join(self._span(language, part) for language, part in spans).strip()
+
+    def _span(self, language: Language, text: str) -> str:
+        annotations, hidden = _Hidden(), _Hidden()
+        text = annotations.hide(ANNOTATION, text, _ANNOTATION_FORM)
+        text = _CONTRACTION.sub(r"\1 is", text)
+        text = apply_glossary(text, self.glossary or {}, language)
+        text = _hide_hyphens(text)
+        text = hidden.hide(pinyin.RUN, text, _PINYIN_FORM, pinyin.spell_run)
+        text = hidden.hide(_NAME, text, _NAME_FORM)
+        words = text.strip()
+        text = text.replace(words, self._read(language, words)) if words else text
+        if language == "zh":
+            text = re.sub(r"\$+", "美元", text)  # the engine has read the amounts
+        text = hidden.restore(text).replace(_HYPHEN, "-")
+        text = _ELLIPSIS.sub("…", text).translate(str.maketrans(_MARKS))
+        return annotations.restore(text)
+
+    def _original(self, text: str) -> str:
+        annotations, hidden = _Hidden(), _Hidden()
+        text = annotations.hide(ANNOTATION, text, _ANNOTATION_FORM)
+        language = whole_language(text)
+        text = _CONTRACTION.sub(r"\1 is", text)
+        text = apply_glossary_original(text, self.glossary or {}, language)
+        text = _hide_hyphens(text)
+        marks = _ORIGINAL_MARKS
+        if language == "zh":
+            # By value, not by place: a syllable is hidden inside of longer words as well.
+            for syllable in sorted({m[0] for m in pinyin.LOOSE_SYLLABLE.finditer(text)}):
+                text = hidden.hide(
+                    re.compile(syllable), text, _PINYIN_FORM, pinyin.spell_like_original
+                )
+            text = hidden.hide(_NAME, text.rstrip(), _NAME_FORM)
+            marks = marks | {"$": "."}
+        text = self._read(language, text)
+        text = hidden.restore(text).replace(_HYPHEN, "-")
+        # One pass: the marks of "，，，" are mapped one by one, before they could be an ellipsis.
+        pattern = f"{'|'.join(map(re.escape, marks))}|{_ORIGINAL_ELLIPSIS.pattern}"
+        text = re.sub(pattern, lambda match: marks.get(match[0], "…"), text)
+        return annotations.restore(text)
+
+    def _read(self, language: Language, text: str) -> str:
+        """The engine's words; the text itself, with a warning, where the engine fails."""
+        engine = self.engine or wetext_engine
+        try:
+            read = engine(language, text)
+        except Exception as error:  # any engine, any error: no text gets lost
+            read, failure = "", f"failed with {type(error).__name__}: {error}"
+        else:
+            hidden = _PLACEHOLDER.findall(text)
+            if read.strip() and sorted(_PLACEHOLDER.findall(read)) == sorted(hidden):
+                return read
+            failure = f"gave {read!r}"
+        warnings.warn(f"{language} engine {failure}; left as it is: {text!r}", stacklevel=2)
+        return text
+
+
+class _Hidden:
+    """Parts of a text that the engine must not see; equal parts share a placeholder."""
+
+    def __init__(self):
+        self._parts: dict[str, str] = {}
+
+    def hide(
+        self, pattern: re.Pattern, text: str, form: str, spell: Callable[[str], str] = str
+    ) -> str:
+        """Puts a placeholder for each match; `restore` will put `spell(match)`."""
+        placeholders: dict[str, str] = {}
+
+        def replace(match: re.Match) -> str:
+            part = match[0]
+            if part not in placeholders:
+                placeholder = form.format(_letters(len(self._parts)))
+                placeholders[part] = placeholder
+                self._parts[placeholder] = spell(part)
+            return placeholders[part]
+
+        return pattern.sub(replace, text)
+
+    def restore(self, text: str) -> str:
+        for placeholder, part in self._parts.items():
+            text = text.replace(placeholder, part)
+        return text
+
+
+def _letters(number: int) -> str:
+    """0, 1, ... as a, b, ..., z, ba, ...: digits would be read."""
+    rest, last = divmod(number, 26)
+    return (_letters(rest) if rest else "") + chr(ord("a") + last)
+
+
+def _hide_hyphens(text: str) -> str:
+    return _TECH_TERM.sub(lambda term: term[0].replace("-", _HYPHEN), text)
+
+
+def _tidy(text: str) -> str:
+    """Writes apostrophes one way, and blanks beside letters where full-width marks imply them."""
+    text = re.sub(r"(?<=[A-Za-z])’(?=[A-Za-z])", "'", text)
+    text = re.sub(r"(?<=[，。！？；：、…”」』》〉）】])(?=[A-Za-z])", " ", text)
+    return re.sub(r"(?<=[A-Za-z,.!?])(?=[“「『《〈（【])", " ", text)
