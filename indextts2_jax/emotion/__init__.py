@@ -1,0 +1,1 @@
+"""Where an emotion vector comes from: a sentence (Qwen3), weights per emotion, or a recording."""

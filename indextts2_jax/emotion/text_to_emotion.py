@@ -1,0 +1,234 @@
+"""A sentence -> how much of each emotion it asks for.
+
+Data flow:   text -> chat prompt -> Qwen3 -> JSON scores -> `parse_emotions` -> weight per emotion
+
+Source: paper appendix A (seven emotions); the released models (eight, scores under Chinese keys).
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import re
+from typing import Any
+
+import jax
+
+from indextts2_jax.emotion.qwen3 import Qwen3, Sampling, generate
+from indextts2_jax.errors import InputError
+
+MAX_NEW_TOKENS = 256  # an answer takes about 70
+MAX_SCORE = 1.2  # the release lets the model exaggerate a little
+
+_logger = logging.getLogger(__name__)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+@dataclasses.dataclass(frozen=True)
+class EmotionSet:
+    """The emotions of a model and how its text generator speaks of them.
+
+    Attributes:
+      names: in the order of the model's emotion weights.
+      keys: the generator's key of each name.
+      neutral: the name that takes weight 1 where an answer says nothing.
+      system: the generator's system message; None = none.
+      user: its user message, with `{text}` in it.
+      label_fields: keys under which an answer without scores may hold one emotion's key or name.
+      melancholic: (sad, melancholic): names whose scores trade places, because the generator never
+        says melancholic by itself, where the text has one of `melancholic_words`.
+      melancholic_words: lower case.
+    """
+
+    names: tuple[str, ...]
+    keys: tuple[str, ...]
+    neutral: str
+    system: str | None = None
+    user: str = "{text}"
+    label_fields: tuple[str, ...] = ("emotion", "label")
+    melancholic: tuple[str, str] | None = None
+    melancholic_words: tuple[str, ...] = ()
+
+    @classmethod
+    def indextts2(cls) -> "EmotionSet":
+        """The released model's eight."""
+        return cls(
+            names=_words("happy angry sad afraid disgusted melancholic surprised calm"),
+            keys=_words("高兴 愤怒 悲伤 恐惧 反感 低落 惊讶 自然"),
+            neutral="calm",
+            system="文本情感分类",  # "text emotion classification"
+            label_fields=("emotion", "label", "情感", "情绪"),
+            melancholic=("sad", "melancholic"),
+            melancholic_words=_words("低落 melancholy melancholic depression depressed gloomy"),
+        )
+
+    @classmethod
+    def paper(cls) -> "EmotionSet":
+        """The paper's seven, in its order, under the names that both sets share."""
+        return cls(
+            names=_words("angry happy afraid disgusted sad surprised calm"),
+            keys=_words("Anger Happiness Fear Disgust Sadness Surprise Neutral"),
+            neutral="calm",
+            user="<input>{text}</input>",
+        )
+
+    def find(self, label: str) -> str | None:
+        """The name that `label` (a name or key, in any case) stands for."""
+        folded = label.strip().lower()
+        for name, key in zip(self.names, self.keys, strict=True):
+            if folded in (name, key.lower()):
+                return name
+        return None
+
+    def messages(self, text: str) -> list[dict[str, str]]:
+        """The chat that asks the generator about `text`."""
+        user = {"role": "user", "content": self.user.format(text=text)}
+        return [user] if self.system is None else [{"role": "system", "content": self.system}, user]
+
+
+@dataclasses.dataclass(frozen=True)
+class ParsedEmotion:
+    """Weight per name, in the order of the set.
+
+    `fallback` says why the weights are merely neutral; None = they are what the generator wrote.
+    """
+
+    weights: dict[str, float]
+    fallback: str | None = None
+
+
+def parse_emotions(generated: str, source: str, emotions: EmotionSet) -> ParsedEmotion:
+    """Reads the generator's answer about a sentence.
+
+    Understood are a JSON object of scores (clamped to 0 .. 1.2), a JSON object or string that names
+    one emotion, and `key: number` pairs in broken JSON. Any other answer, and one in which all
+    scores are zero, means neutral.
+
+    Args:
+      generated: the answer.
+      source: the sentence.
+      emotions: what the generator was trained on.
+
+    Returns:
+      The weights, on the release's answers equal to those of the original; never raises.
+    """
+    try:
+        scores = _scores(_answer(generated), source, emotions)
+        if not any(scores.values()):
+            raise ValueError("no emotion has a score")
+    except ValueError as error:
+        _logger.warning("text emotion is %s: %s in %r", emotions.neutral, error, generated[:200])
+        neutral = {name: float(name == emotions.neutral) for name in emotions.names}
+        return ParsedEmotion(neutral, fallback=str(error))
+    return ParsedEmotion(scores)
+
+
+def _answer(generated: str) -> Any:
+    """Decodes JSON; from anything else gathers `key: number` pairs."""
+    try:
+        return json.loads(generated)
+    except (json.JSONDecodeError, RecursionError):
+        return dict(re.findall(r'([^\s",:]{1,20})"?\s*:\s*([\d.]+)', generated))
+
+
+def _scores(answer: Any, source: str, emotions: EmotionSet) -> dict[str, float]:
+    """Weight per name; ValueError says what cannot be read."""
+    zeros = dict.fromkeys(emotions.names, 0.0)
+    swap = any(word in source.lower() for word in emotions.melancholic_words)
+    if not isinstance(answer, dict):
+        if swap or (label := emotions.find(str(answer))) is None:
+            raise ValueError("the answer is no object of scores")
+        return zeros | {label: 1.0}
+    names = dict(zip(emotions.keys, emotions.names, strict=True))
+    given = {names[key]: value for key, value in answer.items() if key in names}
+    if swap and emotions.melancholic:
+        sad, melancholic = emotions.melancholic
+        given |= {sad: given.get(melancholic, 0), melancholic: given.get(sad, 0)}
+    labels = given.values() if given else map(answer.get, emotions.label_fields)
+    for label in map(emotions.find, map(str, labels)):
+        if label is not None:
+            return zeros | {label: 1.0}
+    return zeros | {name: _score(value) for name, value in given.items()}
+
+
+def _score(value: Any) -> float:
+    try:
+        return max(0.0, min(MAX_SCORE, float(value)))  # in this order NaN becomes 1.2, as upstream
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{value!r} is no score") from None
+
+
+class TextToEmotion:
+    """Asks Qwen3 which emotions a sentence calls for."""
+
+    def __init__(self, model: Qwen3, tokenizer: Any, emotions: EmotionSet):
+        """Keeps the parts.
+
+        Args:
+          model: fine-tuned to answer with scores.
+          tokenizer: a checkpoint directory, whose `generation_config.json` then also gives the end
+            tokens and the way to draw; or a transformers tokenizer with a chat template.
+          emotions: what the model was trained on.
+
+        Raises:
+          InputError: there is no such directory.
+        """
+        settings: dict[str, Any] = {}
+        if isinstance(tokenizer, str | os.PathLike):
+            directory = pathlib.Path(tokenizer)
+            tokenizer = _load_tokenizer(directory)
+            if (file := directory / "generation_config.json").exists():
+                settings = json.loads(file.read_text(encoding="utf-8"))
+        ends = settings.get("eos_token_id", tokenizer.eos_token_id)
+        self.model, self.tokenizer, self.emotions = model, tokenizer, emotions
+        self.eos_ids = tuple(ends) if isinstance(ends, list) else (ends,)
+        self.sampling = Sampling.from_release(settings)
+
+    def __call__(self, text: str, *, key: jax.Array | None = None) -> ParsedEmotion:
+        """Weighs the emotions of `text`.
+
+        Args:
+          text: the sentence, or a description of a mood.
+          key: lets a model whose settings ask for it draw its answer; None takes the likeliest.
+
+        Returns:
+          Weight per emotion; neutral if the answer cannot be read.
+        """
+        [tokens] = generate(
+            self.model,
+            [self.prompt(text)],
+            max_new_tokens=MAX_NEW_TOKENS,
+            eos_ids=self.eos_ids,
+            sampling=self.sampling,
+            key=key,
+        )
+        return parse_emotions(self.answer(tokens.tolist()), text, self.emotions)
+
+    def prompt(self, text: str) -> list[int]:
+        """The tokens of the chat that asks about `text`, thinking turned off."""
+        chat = self.tokenizer.apply_chat_template(
+            self.emotions.messages(text),
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+        )
+        return self.tokenizer(chat)["input_ids"]
+
+    def answer(self, tokens: list[int]) -> str:
+        """The text of generated tokens, without thoughts."""
+        end = self.tokenizer.convert_tokens_to_ids("</think>")
+        while end in tokens:
+            tokens = tokens[tokens.index(end) + 1 :]
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def _load_tokenizer(directory: pathlib.Path) -> Any:
+    if not directory.is_dir():
+        raise InputError(f"no such tokenizer directory: {directory}")
+    from transformers import AutoTokenizer  # here, because the import takes seconds
+
+    return AutoTokenizer.from_pretrained(directory, local_files_only=True)
