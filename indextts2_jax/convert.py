@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from indextts2_jax.errors import InputError
+
 Array = np.ndarray
 
 
@@ -84,7 +86,7 @@ def prefixed(rules: Iterable[Rule], torch: str, jax: str) -> tuple[Rule, ...]:
     return tuple(Rule(torch + r.torch, jax + r.jax, r.layout) for r in rules)
 
 
-class ConversionError(ValueError):
+class ConversionError(InputError):
     """Names or shapes do not match; the message lists all of them."""
 
 
@@ -198,9 +200,18 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
 
 
-def params(model: Any) -> dict[str, Any]:
-    """All arrays of a module under their flat names, e.g. `blocks.3.qkv.kernel`."""
-    return {_name(p): x for p, x in jax.tree_util.tree_flatten_with_path(nnx.state(model))[0]}
+def params(model: Any, kind: Any = ...) -> dict[str, Any]:
+    """The arrays of a module under their flat names, e.g. `blocks.3.qkv.kernel`.
+
+    Args:
+      model: built or abstract.
+      kind: nnx.Param for weights, nnx.BatchStat for frozen statistics and tables; `...` for all.
+
+    Returns:
+      Flat name -> array.
+    """
+    state = nnx.state(model, kind)
+    return {_name(p): x for p, x in jax.tree_util.tree_flatten_with_path(state)[0]}
 
 
 def shapes(model: Any) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,1 @@
+"""S2M: semantic codes + GPT latents -> mel."""

@@ -1,0 +1,245 @@
+"""Conditional flow matching: from noise to mel along a velocity field, and its training loss.
+
+Data flow:  noise [B, T, M] -> Euler steps along the velocity, with guidance -> mel [B, T, M]
+
+The first `prompt_lengths[b]` frames of an item belong to the prompt: there the velocity field sees
+the prompt's mel as a condition, while the state of the flow stays zero.
+
+Dims: B batch, T mel frames (prompt first), P prompt frames, M mel bins, C condition width,
+S style width.
+
+Source: paper section 3.2.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from indextts2_jax.nn.masking import length_mask, zero_padding
+from indextts2_jax.s2m.dit import Velocity
+
+SIGMA_MIN = 1e-6  # noise left at t = 1; of the release
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """What `sample` computes on its way; for comparisons and debugging."""
+
+    states: jax.Array  # [steps, B, T, M] states before each step
+    velocities: jax.Array  # [steps, 2 or 1, B, T, M] conditional (, unconditional)
+
+
+def draw_noise(key: jax.Array, length: int, num_mels: int) -> jax.Array:
+    """Draws standard normal noise [T, M] whose frames do not depend on how many there are.
+
+    Args:
+      key: one PRNG key; `jax.vmap` over keys makes a batch.
+      length: T; a longer draw begins with the shorter one.
+      num_mels: M.
+    """
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(length))
+    return jax.vmap(lambda k: jax.random.normal(k, (num_mels,)))(keys)
+
+
+def time_steps(steps: int) -> np.ndarray:
+    """Returns `steps + 1` float32 times from 0 to 1, bit by bit those of torch's linspace."""
+    index, step = np.arange(steps + 1), np.float64(np.float32(1) / np.float32(steps))
+    times = np.where(index < (steps + 1) // 2, step * index, 1 - step * (steps - index))
+    return times.astype(np.float32)
+
+
+def place_prompt(prompt_mel: jax.Array, prompt_lengths: jax.Array, length: int) -> jax.Array:
+    """Puts prompts [B, P, M] in front of zeros: [B, T, M]."""
+    prompt = zero_padding(prompt_mel, length_mask(prompt_lengths, prompt_mel.shape[1]))[:, :length]
+    return jnp.pad(prompt, ((0, 0), (0, length - prompt.shape[1]), (0, 0)))
+
+
+def sample(
+    velocity: Velocity,
+    mu: jax.Array,
+    prompt_mel: jax.Array,
+    prompt_lengths: jax.Array,
+    style: jax.Array,
+    lengths: jax.Array,
+    noise: jax.Array,
+    *,
+    steps: int = 25,
+    guidance: float = 0.7,
+) -> jax.Array:
+    """Generates mels by Euler steps with classifier-free guidance, in one compiled loop.
+
+    Args:
+      velocity: the velocity field.
+      mu: [B, T, C] condition of the length regulator, that of the prompt first.
+      prompt_mel: [B, P, M] log-mel of the prompts.
+      prompt_lengths: [B] int32 valid frames of `prompt_mel`.
+      style: [B, S] speaker embeddings.
+      lengths: [B] int32 valid frames of `mu`, prompt included.
+      noise: [B, T, M] float32, from `draw_noise`.
+      steps: number of Euler steps (a new number compiles anew).
+      guidance: w of v = (1 + w) v_conditional - w v_unconditional; at most 0 turns guidance off.
+
+    Returns:
+      [B, T, M] float32 log-mel; zero in the frames of the prompt and of padding.
+    """
+    mel, _ = _integrate(
+        velocity,
+        mu,
+        prompt_mel,
+        prompt_lengths,
+        style,
+        lengths,
+        noise,
+        time_steps(steps),
+        guidance if guidance > 0 else None,
+        record=False,
+    )
+    return mel
+
+
+def trajectory(
+    velocity: Velocity,
+    mu: jax.Array,
+    prompt_mel: jax.Array,
+    prompt_lengths: jax.Array,
+    style: jax.Array,
+    lengths: jax.Array,
+    noise: jax.Array,
+    *,
+    steps: int = 25,
+    guidance: float = 0.7,
+) -> tuple[jax.Array, Trajectory]:
+    """As `sample`, and also returns every state and velocity on the way."""
+    mel, recorded = _integrate(
+        velocity,
+        mu,
+        prompt_mel,
+        prompt_lengths,
+        style,
+        lengths,
+        noise,
+        time_steps(steps),
+        guidance if guidance > 0 else None,
+        record=True,
+    )
+    assert recorded is not None
+    return mel, recorded
+
+
+@functools.partial(jax.jit, static_argnames="record")
+def _integrate(
+    velocity: Velocity,
+    mu: jax.Array,
+    prompt_mel: jax.Array,
+    prompt_lengths: jax.Array,
+    style: jax.Array,
+    lengths: jax.Array,
+    noise: jax.Array,
+    times: jax.Array,
+    guidance: jax.Array | None,
+    *,
+    record: bool,
+) -> tuple[jax.Array, Trajectory | None]:
+    num_frames = mu.shape[1]
+    generated = length_mask(lengths, num_frames) & ~length_mask(prompt_lengths, num_frames)
+    inputs = (place_prompt(prompt_mel, prompt_lengths, num_frames), style, mu)
+    condition = velocity.encode_condition(*inputs)
+    if guidance is not None:
+        null = velocity.encode_condition(*jax.tree.map(jnp.zeros_like, inputs))
+        condition = jnp.concatenate([condition, null])
+        lengths = jnp.tile(lengths, 2)
+
+    def euler_step(x, interval):
+        start, end = interval
+        both = x if guidance is None else jnp.tile(x, (2, 1, 1))
+        v = velocity.evaluate(both, jnp.full(len(both), start), condition, lengths)
+        v = v.astype(jnp.float32).reshape(-1, *x.shape)  # [2 or 1, B, T, M]
+        guided = v[0] if guidance is None else (1 + guidance) * v[0] - guidance * v[1]
+        after = zero_padding(x + (end - start) * guided, generated)
+        return after, Trajectory(x, v) if record else None
+
+    start = zero_padding(noise.astype(jnp.float32), generated)
+    return jax.lax.scan(euler_step, start, (times[:-1], times[1:]))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """The random numbers of one training step."""
+
+    t: jax.Array  # [B] flow time in [0, 1]
+    noise: jax.Array  # [B, T, M]
+    drop_condition: jax.Array  # [B] bool, items that are trained without any condition
+
+
+def draw_training(
+    key: jax.Array, shape: tuple[int, int, int], *, condition_dropout: float = 0.1
+) -> Draws:
+    """Draws what `loss` needs.
+
+    Args:
+      key: PRNG key.
+      shape: (B, T, M) of the mels.
+      condition_dropout: probability to train an item without conditions. The release draws once
+        for a whole batch; here each item is drawn for itself.
+    """
+    t, noise, drop = jax.random.split(key, 3)
+    return Draws(
+        jax.random.uniform(t, shape[:1]),
+        jax.random.normal(noise, shape),
+        jax.random.bernoulli(drop, condition_dropout, shape[:1]),
+    )
+
+
+def loss(
+    velocity: Velocity,
+    mel: jax.Array,
+    lengths: jax.Array,
+    prompt_lengths: jax.Array,
+    style: jax.Array,
+    mu: jax.Array,
+    draws: Draws,
+    *,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Computes the L1 distance between predicted and true velocity.
+
+    That is also the L1 distance of equation 5 of the paper between the true mel and the one-step
+    estimate of it, which is returned too.
+
+    Args:
+      velocity: the velocity field.
+      mel: [B, T, M] log-mels of whole utterances.
+      lengths: [B] int32 valid frames of `mel`.
+      prompt_lengths: [B] int32, how many first frames serve as the prompt; they are not scored.
+      style: [B, S] speaker embeddings.
+      mu: [B, T, C] conditions of the length regulator.
+      draws: from `draw_training`.
+      key: dropout key; None turns dropout off.
+
+    Returns:
+      The loss, averaged over the scored frames of each item first and then over items; and the
+      estimated mel [B, T, M].
+    """
+    prompt = length_mask(prompt_lengths, mel.shape[1])
+    scored = length_mask(lengths, mel.shape[1]) & ~prompt
+    t = draws.t[:, None, None]
+    remaining = (1 - SIGMA_MIN) * draws.noise
+    x = jnp.where(prompt[..., None], 0, draws.noise - t * remaining + t * mel)
+    v = velocity(
+        x,
+        zero_padding(mel, prompt),
+        draws.t,
+        style,
+        mu,
+        lengths,
+        drop_condition=draws.drop_condition,
+        key=key,
+    ).astype(jnp.float32)
+    error = jnp.abs(v - (mel - remaining))  # [B, T, M]
+    per_item = jnp.sum(zero_padding(error, scored), (1, 2)) / (jnp.sum(scored, 1) * mel.shape[2])
+    return jnp.mean(per_item), v + remaining

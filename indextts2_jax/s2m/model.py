@@ -1,0 +1,155 @@
+"""S2M: semantic codes + GPT latents -> mel.
+
+Data flow:  embeddings of the codes [B, T_code, C] + `latent_projection` (latents [B, T_code, G])
+            -> `length_regulator` -> mu [B, T_mel, D], behind that of the prompt
+            -> `flow_matching.sample` (`velocity`, mu, prompt mel, style) -> mel [B, T_mel, M]
+
+Dims: B batch, T_code semantic frames, T_mel mel frames, G latent width, C semantic width,
+D condition width, M mel bins.
+
+Source: paper section 3.2; the released IndexTTS2 `s2mel.pth`.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+from indextts2_jax.convert import linear, prefixed
+from indextts2_jax.s2m import dit, length_regulator
+from indextts2_jax.s2m.dit import Velocity, VelocityConfig
+from indextts2_jax.s2m.length_regulator import LengthRegulator, LengthRegulatorConfig
+from indextts2_jax.s2m.wavenet import WaveNetConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class S2MConfig:
+    """Architecture of S2M. The released model is `indextts2()`."""
+
+    latent_widths: tuple[int, ...]  # from GPT latents through hidden layers to semantic embeddings
+    length_regulator: LengthRegulatorConfig
+    velocity: VelocityConfig
+
+    @classmethod
+    def indextts2(cls) -> "S2MConfig":
+        """The released size."""
+        return cls(
+            latent_widths=(1280, 256, 128, 1024),
+            length_regulator=LengthRegulatorConfig.indextts2(),
+            velocity=VelocityConfig.indextts2(),
+        )
+
+    @classmethod
+    def tiny(cls) -> "S2MConfig":
+        """A size for tests."""
+        return cls(
+            latent_widths=(20, 8, 4, 16),
+            length_regulator=LengthRegulatorConfig.tiny(),
+            velocity=VelocityConfig.tiny(),
+        )
+
+    @classmethod
+    def from_release(
+        cls, block: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+    ) -> "S2MConfig":
+        """Reads the architecture off released files.
+
+        Args:
+          block: the `s2mel` block of `config.yaml`.
+          shapes: name -> shape of the tensors of `s2mel.pth`, names as in `TORCH_RULES`.
+
+        Raises:
+          ValueError: the block asks for a variant that this file does not implement.
+        """
+        transformer, wavenet = block["DiT"], block["wavenet"]
+        for section, option, wanted in (
+            ("DiT", "is_causal", False),
+            ("DiT", "time_as_token", False),
+            ("DiT", "style_as_token", False),
+            ("DiT", "style_condition", True),
+            ("DiT", "long_skip_connection", True),
+            ("DiT", "uvit_skip_connection", True),
+            ("DiT", "final_layer_type", "wavenet"),
+            ("length_regulator", "is_discrete", False),
+            ("length_regulator", "f0_condition", False),
+        ):
+            if (got := block[section][option]) != wanted:
+                raise ValueError(f"s2mel.{section}.{option} is {got!r}, only {wanted!r} works")
+
+        first = "net/cfm/estimator.transformer.layers.0.feed_forward.w1.weight"
+        weights = [shapes[f"net/gpt_layer/{i}.weight"] for i in range(3)]
+        return cls(
+            latent_widths=(weights[0][1], *(w[0] for w in weights)),
+            length_regulator=LengthRegulatorConfig(
+                in_width=shapes["net/length_regulator/content_in_proj.weight"][1],
+                width=block["length_regulator"]["channels"],
+            ),
+            velocity=VelocityConfig(
+                num_mels=transformer["in_channels"],
+                condition_width=transformer["content_dim"],
+                style_width=block["style_encoder"]["dim"],
+                width=transformer["hidden_dim"],
+                num_layers=transformer["depth"],
+                num_heads=transformer["num_heads"],
+                feed_forward_width=shapes[first][0],
+                wavenet=WaveNetConfig(
+                    width=wavenet["hidden_dim"],
+                    num_layers=wavenet["num_layers"],
+                    kernel_size=wavenet["kernel_size"],
+                    dilation_rate=wavenet["dilation_rate"],
+                    dropout=wavenet["p_dropout"],
+                ),
+            ),
+        )
+
+
+class LatentProjection(nnx.Module):
+    """GPT latents -> semantic embeddings: affine maps through a bottleneck, no activation."""
+
+    def __init__(self, widths: tuple[int, ...], *, rngs: nnx.Rngs):
+        self.layers = nnx.List(
+            [nnx.Linear(*pair, rngs=rngs) for pair in itertools.pairwise(widths)]
+        )
+
+    def __call__(self, latents: jax.Array) -> jax.Array:
+        """Maps latents [B, T_code, G] to [B, T_code, C]."""
+        x = latents.astype(self.layers[0].kernel.dtype)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class S2M(nnx.Module):
+    """The three networks of S2M; `flow_matching` says how they make a mel."""
+
+    def __init__(self, cfg: S2MConfig, *, rngs: nnx.Rngs):
+        self.latent_projection = LatentProjection(cfg.latent_widths, rngs=rngs)
+        self.length_regulator = LengthRegulator(cfg.length_regulator, rngs=rngs)
+        self.velocity = Velocity(cfg.velocity, rngs=rngs)
+
+
+# Names as in `s2mel.pth`, the levels of its dictionaries joined by slashes.
+TORCH_RULES = (
+    *linear("net/gpt_layer/{i}", "latent_projection.layers.{i}"),
+    *prefixed(length_regulator.TORCH_RULES, "net/length_regulator/", "length_regulator."),
+    *prefixed(dit.TORCH_RULES, "net/cfm/estimator.", "velocity."),
+)
+
+
+def torch_unused(cfg: S2MConfig) -> tuple[str, ...]:
+    """Regexes of the names in `s2mel.pth` that have no effect; they depend on the depth."""
+    return (
+        *(f"net/length_regulator/{name}" for name in length_regulator.TORCH_UNUSED),
+        *(rf"net/cfm/estimator\.{name}" for name in dit.torch_unused(cfg.velocity)),
+    )
+
+
+SHARDING_RULES = (
+    *((rf"length_regulator\.{name}", spec) for name, spec in length_regulator.SHARDING_RULES),
+    *((rf"velocity\.{name}", spec) for name, spec in dit.SHARDING_RULES),
+    (r".*", P()),
+)
