@@ -3,11 +3,13 @@
 Dims: B batch, T time, C channels, K kernel.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+M = TypeVar("M", bound=nnx.Module)
 
 
 class WeightNormLinear(nnx.Module):
@@ -91,20 +93,24 @@ def normed(kernel: jax.Array, gain: jax.Array | None) -> jax.Array:
     return (kernel * (gain / norm)).astype(kernel.dtype)
 
 
-def fold_weight_norm(model: nnx.Module) -> nnx.Module:
-    """Replaces every (kernel, gain) pair by the product, in place, for inference; returns `model`.
+def fold_weight_norm(model: M) -> M:
+    """Replaces every weight-normed kernel by what it stands for, for inference; returns `model`.
 
-    A module takes part by having `kernel` and `gain` and, where its norm is not that of `normed`,
-    a method `folded_kernel()`.
+    A module takes part by having `kernel` and `gain`; its gain becomes None.
     """
-    module: Any
-    for _, module in nnx.iter_modules(model):
-        if getattr(module, "gain", None) is not None:
-            fold = getattr(module, "folded_kernel", None)
-            kernel = fold() if fold else normed(module.kernel[...], module.gain[...])
-            module.kernel = nnx.Param(kernel)
-            module.gain = None
+    layers: list[Any] = [
+        module for _, module in nnx.iter_modules(model) if getattr(module, "gain", None) is not None
+    ]
+    pairs = [(layer.kernel[...], layer.gain[...]) for layer in layers]
+    for layer, kernel in zip(layers, _fold(pairs), strict=True):
+        layer.kernel = nnx.Param(kernel)
+        layer.gain = None
     return model
+
+
+@jax.jit
+def _fold(pairs: list[tuple[jax.Array, jax.Array]]) -> list[jax.Array]:
+    return [normed(kernel, gain) for kernel, gain in pairs]
 
 
 def conv(x: jax.Array, kernel: jax.Array, padding: int = 0, dilation: int = 1) -> jax.Array:
