@@ -219,9 +219,43 @@ def shapes(model: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(x.shape) for name, x in params(model).items()}
 
 
-def abstract(build: Callable[[nnx.Rngs], Any]) -> Any:
-    """The module that `build` would make, with shapes in place of arrays (no allocation)."""
-    return nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+class _OneKey:
+    """Stands for `nnx.Rngs` where only shapes matter: counting keys while tracing takes seconds."""
+
+    def __init__(self):
+        self._key = jax.random.key(0)
+
+    def params(self) -> jax.Array:
+        return self._key
+
+
+def abstract(build: Callable[[Any], Any]) -> Any:
+    """The module that `build(rngs)` would make, with shapes in place of arrays (no allocation)."""
+    return nnx.eval_shape(lambda: build(_OneKey()))
+
+
+def random_arrays(build: Callable[[Any], Any], seed: int) -> dict[str, Array]:
+    """Random weights for demos and tests, made by NumPy: compiling initializers takes far longer.
+
+    Args:
+      build: makes the module from its `rngs`.
+      seed: of the draw.
+
+    Returns:
+      Flat name -> array. Matrices are normal with the inverse fan-in as variance, norm scales and
+      gains 1, biases 0; frozen tables have the values that `build` gives them.
+    """
+    rng = np.random.default_rng(seed)
+    out = {}
+    for name, x in params(abstract(build), nnx.Param).items():
+        if x.ndim > 1:
+            noise = rng.standard_normal(x.shape, np.float32)
+            out[name] = noise / np.sqrt(np.float32(np.prod(x.shape[:-1])))
+        else:
+            constant = 1.0 if name.rsplit(".", 1)[-1] in ("scale", "gain") else 0.0
+            out[name] = np.full(x.shape, constant, np.float32)
+    tables = jax.jit(lambda: params(build(_OneKey()), nnx.BatchStat))()
+    return out | {name: np.asarray(x) for name, x in tables.items()}
 
 
 def fill(model: Any, arrays: Mapping[str, Any]) -> Any:

@@ -140,7 +140,7 @@ def test_batches_stop_row_by_row_as_torch_does(golden):
 
 @needs_shared
 def test_processors_equal_torch(golden):
-    model, io = golden
+    _, io = golden
     logits = jnp.asarray(io["proc.logits"])
     seen = jnp.zeros(logits.shape, bool).at[0, io["proc.input_ids"][0]].set(True)
     scores = gen.penalize(logits, seen, jnp.full(1, 10.0))
@@ -240,22 +240,19 @@ def test_a_larger_cache_continues_where_the_smaller_was_full(tiny, monkeypatch):
 def test_max_codes_counts_what_is_written(tiny):
     out = _greedy(tiny, _tiny_prefix(tiny, [7], 7), 5)
     assert int(out.lengths[0]) == 5 and not bool(out.stopped[0])
-    with pytest.raises(ValueError, match="max_codes is 51; it must be in 1 .. 50"):
+    with pytest.raises(ValueError, match=r"max_codes is 51; it must be in 1 \.\. 50"):
         _greedy(tiny, _tiny_prefix(tiny, [7], 7), 51)
 
 
 def test_keep_top_keeps_the_smallest_set_that_holds_top_p():
     logits = jnp.log(jnp.asarray([[0.5, 0.2, 0.15, 0.1, 0.05]]))
-    kept = lambda k, p: int(
-        jnp.isfinite(gen.keep_top(logits, jnp.full(1, k), jnp.full(1, p))).sum()
-    )  # noqa: E731
-    assert [kept(0, 1.0), kept(3, 1.0), kept(0, 0.6), kept(0, 0.01), kept(2, 0.99)] == [
-        5,
-        3,
-        2,
-        1,
-        2,
-    ]
+
+    def kept(k, p):
+        scores = gen.keep_top(logits, jnp.full(1, k), jnp.full(1, p))
+        return int(jnp.isfinite(scores).sum())
+
+    settings = [(0, 1.0), (3, 1.0), (0, 0.6), (0, 0.01), (2, 0.99)]
+    assert [kept(k, p) for k, p in settings] == [5, 3, 2, 1, 2]
 
 
 def test_duration_slots_are_data(tiny):

@@ -1,5 +1,6 @@
 import pytest
 
+from indextts2_jax.errors import InputError
 from indextts2_jax.text import Tokenizer
 
 CORPUS = ["HELLO WORLD, HELLO THERE.", "你 好 世 界 , 你 好 .", "XVAN4 THE WORLD SAYS HELLO!"] * 4
@@ -71,5 +72,5 @@ def test_one_character_is_as_any_text_unless_compat(model_path):
 
 
 def test_a_missing_model_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no\.model"):
+    with pytest.raises(InputError, match=r"no\.model"):
         Tokenizer(tmp_path / "no.model")

@@ -29,7 +29,8 @@ def kaldi_fbank(samples: np.ndarray) -> np.ndarray:
     Returns:
       [F, 80] float32, F = floor((T - 400) / 160) + 1; no mean is subtracted.
     """
-    return np.log(np.maximum(_band_energies(samples), FLOOR)).astype(np.float32)
+    # In float32 like torchaudio: the speaker encoder amplifies what its rounding does.
+    return np.log(np.maximum(_band_energies(samples, np.float32), np.float32(FLOOR)))
 
 
 def m4t_features(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +43,7 @@ def m4t_features(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       Features [T_token, 160] float32 and mask [T_token] bool. Of an odd number of frames the last
       token is half padding, and masked.
     """
-    energies = _band_energies(samples) * 2.0**30  # of 16-bit samples
+    energies = _band_energies(samples, np.float64) * 2.0**30  # of 16-bit samples
     features = np.log(np.maximum(energies, FLOOR))  # [F, 80]
     features -= features.mean(axis=0)
     features /= np.sqrt(features.var(axis=0, ddof=1) + 1e-7)
@@ -53,27 +54,30 @@ def m4t_features(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return features.reshape(len(mask), 2 * NUM_BANDS).astype(np.float32), mask
 
 
-def _band_energies(samples: np.ndarray) -> np.ndarray:
-    """Energies [F, 80] float64 of the bands of each frame."""
-    frames = sliding_window_view(samples.astype(np.float64), FRAME_LENGTH)[::FRAME_SHIFT]
+def _band_energies(samples: np.ndarray, dtype: type) -> np.ndarray:
+    """Energies [F, 80] of the bands of each frame, computed in `dtype`."""
+    frames = sliding_window_view(samples.astype(dtype), FRAME_LENGTH)[::FRAME_SHIFT]
     frames = frames - frames.mean(axis=1, keepdims=True)  # [F, 400]
     previous = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
-    spectrum = np.fft.rfft((frames - 0.97 * previous) * _povey_window(), N_FFT)  # [F, 257]
-    return (spectrum.real**2 + spectrum.imag**2) @ _filters()
+    spectrum = np.fft.rfft((frames - dtype(0.97) * previous) * _povey_window(dtype), N_FFT)
+    return (spectrum.real**2 + spectrum.imag**2) @ _filters(dtype)  # [F, 257] @ [257, 80]
 
 
 @functools.cache
-def _povey_window() -> np.ndarray:
+def _povey_window(dtype: type) -> np.ndarray:
     phase = np.arange(FRAME_LENGTH) / (FRAME_LENGTH - 1)
-    return (0.5 - 0.5 * np.cos(2 * np.pi * phase)) ** 0.85
+    return ((0.5 - 0.5 * np.cos(2 * np.pi * phase)) ** 0.85).astype(dtype)
 
 
 @functools.cache
-def _filters() -> np.ndarray:
+def _filters(dtype: type) -> np.ndarray:
     """Triangles on the mel axis between MIN_HZ and half the rate, [257, 80]."""
-    mel = _mel(np.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE))[:, None]
-    edges = np.linspace(_mel(MIN_HZ), _mel(SAMPLE_RATE / 2), NUM_BANDS + 2)
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    mel = _mel(np.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE).astype(dtype))[:, None]
+    low_mel, high_mel = float(_mel(MIN_HZ)), float(_mel(SAMPLE_RATE / 2))
+    step = (high_mel - low_mel) / (NUM_BANDS + 1)
+    low, centre, high = (
+        dtype(low_mel) + (np.arange(NUM_BANDS) + i).astype(dtype) * dtype(step) for i in range(3)
+    )
     rising, falling = (mel - low) / (centre - low), (high - mel) / (high - centre)
     return np.maximum(0, np.minimum(rising, falling))
 

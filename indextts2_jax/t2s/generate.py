@@ -238,7 +238,7 @@ def decode(
         place = P + 1 + s.step
         x = model.embed_codes(code[:, None], (s.step + 1 + rules.row_offset)[None])
         mask = valid & (jnp.arange(size) <= place)
-        hidden, cache = model.trunk(x.astype(model.dtype), mask[:, None], s.cache, place)
+        hidden, cache = model.trunk(x, mask[:, None], s.cache, place)
         return DecodeState(
             cache=cache,
             logits=model.code_logits(hidden[:, 0]),

@@ -374,7 +374,8 @@ class T2S(nnx.Module):
 
     def embed_codes(self, codes: jax.Array, rows: jax.Array) -> jax.Array:
         """Embeds codes [B, T] with the position table's `rows` (broadcast to [B, T])."""
-        return self.code_embed(codes) + self.code_position(rows)
+        x = self.code_embed(codes) + self.code_position(rows)
+        return x.astype(self.dtype)  # nnx.Embed keeps the dtype that it was built with
 
     def teacher_forced(
         self, prefix: Prefix, codes: jax.Array, *, key: jax.Array | None = None

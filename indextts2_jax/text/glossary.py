@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from indextts2_jax.errors import InputError
 from indextts2_jax.text.language import Language
 
 Reading = str | Mapping[str, str]
@@ -25,22 +26,21 @@ def load_glossary(path: str | Path) -> dict[str, Reading]:
         The terms with their readings.
 
     Raises:
-        ValueError: the file is no YAML, or holds anything else than such terms (one line).
-        OSError: the file cannot be read.
+        InputError: the file cannot be read, is no YAML, or holds anything else than such terms.
     """
     try:
         entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"glossary {path}: {' '.join(str(error).split())}") from error
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"glossary {path}: {' '.join(str(error).split())}") from error
     if entries is None:
         return {}
     if not isinstance(entries, dict):
-        raise ValueError(f"glossary {path}: want terms with readings, got {type(entries).__name__}")
+        raise InputError(f"glossary {path}: want terms with readings, got {type(entries).__name__}")
     for term, reading in entries.items():
         if not isinstance(term, str) or not term.strip():
-            raise ValueError(f"glossary {path}: want text as a term, got {term!r} (quote it)")
+            raise InputError(f"glossary {path}: want text as a term, got {term!r} (quote it)")
         if not _is_reading(reading):
-            raise ValueError(
+            raise InputError(
                 f"glossary {path}: {term!r} wants text or {{zh: text, en: text}}, got {reading!r}"
             )
     return entries

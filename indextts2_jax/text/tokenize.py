@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from indextts2_jax.errors import InputError
 from indextts2_jax.text.language import CJK
 
 _CJK_CHARACTER = re.compile(f"([{CJK}])")
@@ -32,7 +33,7 @@ class Tokenizer:
         import sentencepiece
 
         if not Path(model_path).is_file():
-            raise FileNotFoundError(f"no SentencePiece model at {model_path}")
+            raise InputError(f"no SentencePiece model at {model_path}")
         self._model = sentencepiece.SentencePieceProcessor(model_file=str(model_path))
         self._compat = compat
         self.vocab_size: int = self._model.vocab_size()

@@ -1,0 +1,27 @@
+"""IndexTTS2 in JAX: text and a voice in, speech out. Start at `pipeline`."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from indextts2_jax.options import Emotion, Options
+    from indextts2_jax.pipeline import IndexTTS2, Speech
+    from indextts2_jax.speaker import Speaker
+
+__all__ = ["Emotion", "IndexTTS2", "Options", "Speaker", "Speech"]
+
+_HOMES = {
+    "Emotion": "options",
+    "IndexTTS2": "pipeline",
+    "Options": "options",
+    "Speaker": "speaker",
+    "Speech": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use, so that `indextts2 --help` does not wait for JAX."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,213 @@
+"""A checkpoint on disk: one directory, Orbax items per network, JSON for everything else.
+
+    checkpoint.json     format version and settings: architectures, audio, text, decoding
+    provenance.json     where every tensor came from (converted checkpoints)
+    tokenizer/          files of the tokenizers
+    weights/<part>/*/   Orbax: flat name -> array, in pieces
+    unused/<part>/*/    Orbax: torch tensors that no network reads, kept for the way back
+
+A directory appears whole or not at all: `writing` fills a temporary neighbour and renames it.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from indextts2_jax.errors import InputError
+
+FORMAT_VERSION = 1
+PIECE_BYTES = 2**29
+T = typing.TypeVar("T")
+
+
+class CheckpointError(InputError):
+    """A checkpoint is missing, broken or of another kind; the message is one line."""
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a temporary directory that becomes `path` when the block ends without an error.
+
+    Raises:
+      CheckpointError: if `path` exists already.
+    """
+    path = pathlib.Path(path).absolute()
+    if path.exists():
+        raise CheckpointError(f"{path} exists already; remove it or choose another directory")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> str:
+    """Writes arrays as Orbax items of at most PIECE_BYTES, so that it needs little memory.
+
+    Args:
+      path: directory to make.
+      arrays: flat name -> NumPy array (a view, or memory-mapped, is fine).
+
+    Returns:
+      The fingerprint of names, dtypes, shapes and values.
+    """
+    path.mkdir(parents=True)
+    digest = hashlib.sha256()
+    for number, names in enumerate(_pieces(arrays)):
+        piece = {name: np.ascontiguousarray(arrays[name]) for name in names}
+        for name, array in piece.items():
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(array.reshape(-1).view(np.uint8).data)
+        handler = ocp.PyTreeCheckpointHandler(use_compression=False)  # weights hardly shrink
+        with ocp.Checkpointer(handler) as checkpointer:
+            checkpointer.save((path / f"{number:03d}").absolute(), piece)
+    return digest.hexdigest()[:16]
+
+
+def _pieces(arrays: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Sorted names in groups of at most PIECE_BYTES, or of one array."""
+    names: list[str] = []
+    size = 0
+    for name in sorted(arrays):
+        if names and size + arrays[name].nbytes > PIECE_BYTES:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += arrays[name].nbytes
+    yield names
+
+
+def array_shapes(path: pathlib.Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what `save_arrays` wrote, without reading it.
+
+    Raises:
+      CheckpointError: if it is missing.
+    """
+    return {
+        name: shape for shapes in _piece_shapes(path).values() for name, shape in shapes.items()
+    }
+
+
+def _piece_shapes(path: pathlib.Path) -> dict[pathlib.Path, dict[str, tuple[int, ...]]]:
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is missing")
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        out = {}
+        for piece in sorted(path.iterdir()):
+            items = checkpointer.metadata(piece.absolute()).item_metadata
+            out[piece] = {name: tuple(items[name].shape) for name in items}
+        return out
+
+
+def load_arrays(
+    path: pathlib.Path,
+    wanted: Mapping[str, jax.ShapeDtypeStruct],
+    *,
+    sharding: jax.sharding.Sharding | None = None,
+) -> dict[str, jax.Array]:
+    """Reads some arrays of an Orbax item.
+
+    Args:
+      path: the item's directory.
+      wanted: flat name -> shape, and dtype to cast to; other arrays are not read.
+      sharding: where to put them; the default device if None.
+
+    Returns:
+      Flat name -> array.
+
+    Raises:
+      CheckpointError: if arrays are missing or have another shape.
+    """
+    pieces = _piece_shapes(path)
+    found = {name: shape for shapes in pieces.values() for name, shape in shapes.items()}
+    wrong = [
+        f"{name} is {found.get(name, 'missing')}, want {x.shape}"
+        for name, x in wanted.items()
+        if found.get(name) != tuple(x.shape)
+    ]
+    if wrong:
+        raise CheckpointError(f"{path}: {'; '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}")
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    out: dict[str, jax.Array] = {}
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        for piece, shapes in pieces.items():
+            target = {name: wanted[name] for name in shapes if name in wanted}
+            how = {
+                name: ocp.ArrayRestoreArgs(sharding=sharding, dtype=x.dtype)
+                for name, x in target.items()
+            }
+            if target:
+                args = ocp.args.PyTreeRestore(item=target, restore_args=how, partial_restore=True)
+                out |= checkpointer.restore(piece.absolute(), args=args)
+    return out
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes pretty JSON."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_settings(path: str | os.PathLike) -> dict[str, Any]:
+    """Reads `checkpoint.json`.
+
+    Raises:
+      CheckpointError: if the directory is no checkpoint, or of another format version.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        raise CheckpointError(f"no checkpoint directory at {path}")
+    try:
+        settings = json.loads((path / "checkpoint.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is no checkpoint of this project: {error}") from None
+    if settings.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {settings.get('format_version')}, want {FORMAT_VERSION}"
+        )
+    return settings
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
+    """Builds the config dataclass `cls` from what `to_dict` made.
+
+    Raises:
+      CheckpointError: if names do not match the dataclass.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    if fields != set(data):
+        odd = sorted(fields ^ set(data))
+        raise CheckpointError(f"{cls.__name__} in checkpoint.json: unknown or missing {odd}")
+    return cls(**{name: _from_json(hints[name], value) for name, value in data.items()})
+
+
+def _from_json(hint: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value)  # pyright: ignore[reportArgumentType]
+    if isinstance(value, list):
+        inner = (typing.get_args(hint) or (Any,))[0]
+        if typing.get_origin(hint) is types.UnionType:  # tuple[...] | None
+            inner = (typing.get_args(inner) or (Any,))[0]
+        return tuple(_from_json(inner, v) for v in value)
+    return value

@@ -1,0 +1,149 @@
+"""A small checkpoint with random weights: everything runs, nothing makes sense.
+
+It lets a new user see the whole pipeline, and tests build on it, without any trained weights.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from indextts2_jax import checkpoint, convert
+from indextts2_jax.audio.mel import MelConfig
+from indextts2_jax.emotion.text_to_emotion import EmotionSet
+from indextts2_jax.parts import PARTS, Settings, save_part
+from indextts2_jax.prompt.campplus import CAMPPlusConfig
+from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
+from indextts2_jax.prompt.w2v_bert import W2VBertConfig
+from indextts2_jax.s2m.model import S2MConfig
+from indextts2_jax.t2s.conditioner import ConditionerConfig
+from indextts2_jax.t2s.generate import DecodingRules
+from indextts2_jax.t2s.gpt import T2SConfig
+from indextts2_jax.vocoder.bigvgan import BigVGANConfig
+
+NAME = "babble-1"  # a new number when the recipe changes
+SENTENCES = (
+    "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG.",
+    "HELLO THERE, HOW ARE YOU TODAY?",
+    "IT IS A TRUTH UNIVERSALLY ACKNOWLEDGED THAT NOTHING OF THIS WILL BE UNDERSTOOD!",
+    "WHAT DO YOU WANT TO SAY? THIS VOICE HAS NEVER HEARD A WORD.",
+)
+
+
+def configs(num_text_tokens: int) -> dict[str, Any]:
+    """Small architectures that fit together."""
+    features, width, codes = 32, 64, 512
+    velocity = dataclasses.replace(
+        S2MConfig.tiny().velocity, num_mels=80, style_width=192, condition_width=32
+    )
+    return {
+        "w2v_bert": dataclasses.replace(W2VBertConfig.tiny(), width=features, num_heads=2),
+        "semantic_codec": dataclasses.replace(
+            SemanticCodecConfig.tiny(), feature_width=features, codebook_size=codes
+        ),
+        "campplus": dataclasses.replace(
+            CAMPPlusConfig.indextts2(),
+            growth=4,
+            init_channels=16,
+            bn_size=2,
+            block_layers=(2, 2, 2),
+        ),
+        "t2s": T2SConfig(
+            width=width,
+            num_layers=2,
+            num_heads=2,
+            num_text_tokens=num_text_tokens,
+            num_codes=codes + 2,
+            start_code=codes,
+            stop_code=codes + 1,
+            text_positions=602,
+            code_positions=1818,
+            speaker=ConditionerConfig(features, 32, 64, 2, 1, 8, width),
+            emotion=ConditionerConfig(features, 32, 64, 2, 1, 1, 32),
+            num_speed_embeddings=0,
+            free_slots=("zero",),
+        ),
+        "s2m": dataclasses.replace(
+            S2MConfig.tiny(),
+            latent_widths=(width, 16, features),
+            length_regulator=dataclasses.replace(
+                S2MConfig.tiny().length_regulator, in_width=features, width=32
+            ),
+            velocity=velocity,
+        ),
+        "vocoder": BigVGANConfig(num_mels=80, width=128, upsample_rates=(8, 8, 4)),
+    }
+
+
+def random_checkpoint(path: str | os.PathLike | None = None, *, seed: int = 0) -> pathlib.Path:
+    """Builds the checkpoint, or finds it where an earlier call has built it.
+
+    Args:
+      path: directory; a place in the user's cache if None.
+      seed: of the weights.
+
+    Returns:
+      The checkpoint directory.
+    """
+    if path is None:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+        path = cache / "indextts2_jax" / NAME
+    path = pathlib.Path(path)
+    if path.is_dir():
+        return path
+    with checkpoint.writing(path) as directory:
+        (directory / "tokenizer").mkdir()
+        num_text_tokens = _train_tokenizer(directory / "tokenizer" / "bpe.model")
+        parts, fingerprints = configs(num_text_tokens), {}
+        for index, (name, config) in enumerate(parts.items()):
+            build = functools.partial(PARTS[name].model, config)
+            arrays = convert.random_arrays(lambda rngs, b=build: b(rngs=rngs), seed + index)
+            if name == "t2s":  # say the stop code every few dozen codes
+                arrays["code_head.bias"][config.stop_code] = 2.0
+            fingerprints[name] = save_part(directory, name, arrays)
+        emotions = EmotionSet.indextts2()
+        rng = np.random.default_rng(seed)
+        features = parts["semantic_codec"].feature_width
+        tables = {
+            "feature_mean": np.zeros(features),
+            "feature_variance": np.ones(features),
+            "emotion_styles": rng.normal(size=(2 * len(emotions.names), 192)),
+            "emotion_vectors": rng.normal(size=(2 * len(emotions.names), parts["t2s"].width)),
+        }
+        tables = {k: v.astype(np.float32) for k, v in tables.items()}
+        fingerprints["tables"] = save_part(directory, "tables", tables)
+        Settings(
+            source="random weights",
+            trained=False,
+            configs=parts,
+            mel=MelConfig(),
+            feature_layer=2,
+            frames_per_code=1.72,
+            decoding=DecodingRules(),
+            emotions=emotions,
+            emotion_groups=(2,) * len(emotions.names),
+            fingerprints=fingerprints,
+        ).save(directory)
+    return path
+
+
+def _train_tokenizer(path: pathlib.Path) -> int:
+    """Trains a byte-fallback tokenizer on a few sentences; returns its number of pieces."""
+    import sentencepiece
+
+    with open(path, "wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(SENTENCES),
+            model_writer=file,
+            model_type="bpe",
+            vocab_size=330,
+            byte_fallback=True,
+            bos_id=0,
+            eos_id=1,
+            unk_id=2,
+            minloglevel=2,
+        )
+    return sentencepiece.SentencePieceProcessor(model_file=str(path)).vocab_size()

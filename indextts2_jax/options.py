@@ -1,0 +1,91 @@
+"""What a user can ask for beside text and voice; checked where it is made."""
+
+import dataclasses
+
+import numpy as np
+
+from indextts2_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Emotion:
+    """Where the emotion comes from; the default is the prompt itself.
+
+    Attributes:
+      features: [T, F] of another recording, from `IndexTTS2.emotion_features`.
+      alpha: 0..1, how far to go from the prompt's own emotion towards the other one. With weights
+        and no other recording it scales the weights.
+      weights: one weight in [0, 1] per emotion of the checkpoint.
+      raw: keep a sum of weights over 0.8 (otherwise they are scaled to 0.8).
+    """
+
+    features: np.ndarray | None = None
+    alpha: float = 1.0
+    weights: np.ndarray | None = None
+    raw: bool = False
+
+    def __post_init__(self):
+        if not 0 <= self.alpha <= 1:
+            raise InputError(f"emotion alpha is {self.alpha}; it must be in 0 .. 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to speak. The defaults are those of the released pipeline, with one beam.
+
+    Attributes:
+      greedy: take the best code at every step.
+      temperature: of the sampling, > 0.
+      top_k: sample among the k best codes; 0 = all.
+      top_p: ... and among the smallest set with this probability mass.
+      repetition_penalty: divides the score of codes that were used; 1 = off.
+      typical_mass: locally typical sampling with this mass; 1 = off.
+      max_codes: most codes of a segment (one is 20 ms).
+      seed: of all randomness.
+      positions: "plain" or "released"; None = what the checkpoint says.
+      max_text_tokens: longest segment.
+      interval_silence_ms: silence between segments.
+      steps: Euler steps of flow matching.
+      guidance: of flow matching; 0 = off.
+      normalized: take the text as it is.
+      fade: raised-cosine fade at the end of every segment.
+      compat: reproduce the defects of the original (splitter, raw weights, abrupt end).
+    """
+
+    greedy: bool = False
+    temperature: float = 0.8
+    top_k: int = 30
+    top_p: float = 0.8
+    repetition_penalty: float = 10.0
+    typical_mass: float = 1.0
+    max_codes: int = 1500
+    seed: int = 0
+    positions: str | None = None
+    max_text_tokens: int = 120
+    interval_silence_ms: float = 200.0
+    steps: int = 25
+    guidance: float = 0.7
+    normalized: bool = False
+    fade: bool = True
+    compat: bool = False
+
+    def __post_init__(self):
+        limits: dict[str, tuple[float, float]] = {
+            "temperature": (1e-3, 100),
+            "top_k": (0, 1_000_000),
+            "top_p": (1e-6, 1),
+            "repetition_penalty": (1e-3, 1000),
+            "typical_mass": (1e-6, 1),
+            "max_codes": (1, 1_000_000),
+            "seed": (0, 2**32 - 1),
+            "max_text_tokens": (1, 1_000_000),
+            "interval_silence_ms": (0, 60_000),
+            "steps": (1, 1000),
+            "guidance": (0, 100),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:  # also NaN
+                raise InputError(f"{name} is {value}; it must be in {low:g} .. {high:g}")
+        if self.positions not in (None, "plain", "released"):
+            raise InputError(f"positions is {self.positions!r}; want plain or released")

@@ -1,0 +1,135 @@
+"""The compiled programs of the pipeline, and the bucketed sizes that they are compiled for.
+
+Each takes its network as an argument, so that it compiles once per size, and the lengths of what is
+padded. Arrays may be NumPy's; results are on the device.
+
+Dims: B batch, T 50 Hz frames or codes, M mel frames, P prompt mel frames, F feature width, L text
+tokens, D width, C semantic width.
+"""
+
+import functools
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from indextts2_jax.nn.masking import length_mask
+from indextts2_jax.s2m import flow_matching
+from indextts2_jax.t2s import gpt
+
+
+def bucket(n: int, smallest: int = 128) -> int:
+    """The smallest of `smallest` * {1, 1.5, 2, 3, 4, 6, 8, ...} that is at least `n`."""
+    size = smallest
+    while size < n:
+        if size * 3 // 2 >= n:
+            return size * 3 // 2
+        size *= 2
+    return size
+
+
+def pad(x: np.ndarray, length: int, axis: int = 0) -> np.ndarray:
+    """Zeros behind `x`, up to `length` along `axis`."""
+    width = [(0, 0)] * x.ndim
+    width[axis] = (0, length - x.shape[axis])
+    return np.pad(x, width)
+
+
+def padded(x: np.ndarray, smallest: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """One item [T, ...] as a padded batch [1, bucket(T), ...] and its length [1] int32."""
+    return pad(x, bucket(len(x), smallest))[None], np.array([len(x)], np.int32)
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs on disk, unless the process has chosen a place for them."""
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(cache / "indextts2_jax" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@functools.partial(jax.jit, static_argnames="layers")
+def hidden_states(
+    model: Any, features: jax.Array, mask: jax.Array, *, layers: tuple[int, ...]
+) -> Any:
+    """Hidden states [B, T, F] of w2v-BERT after the given layers; `mask` [B, T]."""
+    return model.hidden_states(features, mask, layers)
+
+
+@jax.jit
+def quantize(codec: Any, features: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Codes [B, T] and their embeddings [B, T, C] of features [B, T, F]."""
+    return codec.quantize(features, length_mask(lengths, features.shape[1]))
+
+
+@jax.jit
+def speaker_style(campplus: Any, bank: jax.Array, lengths: jax.Array) -> jax.Array:
+    """CAMPPlus embeddings [B, 192] of mean-free filterbanks [B, F, 80]."""
+    return campplus(bank, lengths)
+
+
+@jax.jit
+def speaker_latents(t2s: gpt.T2S, features: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Speaker latents [B, 32, D] of features [B, T, F]."""
+    return t2s.speaker_latents(features, length_mask(lengths, features.shape[1]))
+
+
+@jax.jit
+def emotion_vector(t2s: gpt.T2S, features: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Emotion vectors [B, D] of features [B, T, F]."""
+    return t2s.emotion_vector(features, length_mask(lengths, features.shape[1]))
+
+
+@jax.jit
+def embed_prefix(
+    t2s: gpt.T2S, latents: jax.Array, emotion: jax.Array, ids: jax.Array, lengths: jax.Array
+) -> gpt.Prefix:
+    """Conditions and text ids [B, L] as the embedded prefix, duration free."""
+    durations = t2s.duration_vectors(t2s.cfg.free_slots, jnp.zeros_like(lengths))
+    return t2s.prefix(latents, emotion, durations, ids, lengths)
+
+
+@jax.jit
+def semantic(
+    t2s: gpt.T2S, codec: Any, s2m: Any, prefix: gpt.Prefix, codes: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """What S2M reads, [B, T, C], for codes [B, T]; and the GPT latents [B, T, D]."""
+    latents = gpt.gpt_latents(t2s, prefix, codes)
+    return codec.embed(codes) + s2m.latent_projection(latents), latents
+
+
+@functools.partial(jax.jit, static_argnames="num_frames")
+def regulate(
+    regulator: Any,
+    semantic: jax.Array,
+    code_lengths: jax.Array,
+    frame_lengths: jax.Array,
+    num_frames: int,
+) -> jax.Array:
+    """Stretches semantic frames [B, T, C] to `num_frames` padded mel frames [B, M, D]."""
+    return regulator(semantic, code_lengths, frame_lengths, num_frames)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def join(first: jax.Array, second: jax.Array, length: jax.Array, size: int) -> jax.Array:
+    """Puts `second` [1, ., D] behind the first `length` frames of `first`: [1, size, D]."""
+    place = jnp.arange(size)
+    head = first[:, jnp.minimum(place, first.shape[1] - 1)]
+    tail = second[:, jnp.clip(place - length, 0, second.shape[1] - 1)]
+    return jnp.where((place < length)[:, None], head, tail)
+
+
+@functools.partial(jax.jit, static_argnames=("size", "num_mels"))
+def draw_noise(key: jax.Array, size: int, num_mels: int) -> jax.Array:
+    """Flow-matching noise [1, size, num_mels]; a longer draw begins with the shorter one."""
+    return flow_matching.draw_noise(key, size, num_mels)[None]
+
+
+@jax.jit
+def vocode(vocoder: Any, log_mel: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Samples [B, M * hop] of log-mels [B, M, 80]."""
+    return vocoder(log_mel, lengths)

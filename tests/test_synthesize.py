@@ -1,0 +1,342 @@
+"""The pipeline and its command line: what a user sees, good input and bad."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from indextts2_jax import programs
+from indextts2_jax.cli import main
+from indextts2_jax.dump import Dump
+from indextts2_jax.errors import InputError
+from indextts2_jax.options import Emotion, Options
+from indextts2_jax.pipeline import IndexTTS2, fade_out
+from indextts2_jax.speaker import Speaker
+from tests.common import SHARED, needs_shared, relative_error
+
+SHORT = Options(max_codes=20, steps=3)
+
+
+@pytest.fixture(scope="module")
+def speaker(tts, voice):
+    return tts.speaker(voice)
+
+
+def _synthesize(*args) -> int:
+    return main(["synthesize", *map(str, args)])
+
+
+@pytest.fixture
+def command(converted, voice, tmp_path):
+    """Runs the command with few codes and steps; returns exit code and the wav's path."""
+
+    def run(*args, checkpoint=converted, text="Hello there.", out=tmp_path / "o.wav", **_):
+        args = [
+            *("--checkpoint", checkpoint, "--voice", voice, "--out", out),
+            *("--max-codes", 20, "--steps", 3),
+            *(("--text", text) if text is not None else ()),
+            *args,
+        ]
+        return _synthesize(*args), out
+
+    return run
+
+
+def test_the_command_writes_a_wav_and_says_what_it_made(command, capsys, tmp_path):
+    code, out = command("--json", "--plot", tmp_path / "p.png", "--dump", tmp_path / "d.npz")
+    assert code == 0
+    report = json.loads(capsys.readouterr().out)
+    info = soundfile.info(out)
+    assert (info.samplerate, info.channels, info.subtype) == (22050, 1, "PCM_16")
+    assert info.frames == report["samples"] == 256 * report["segments"][0]["frames"]
+    assert report["segments"][0]["text"] == "HELLO THERE."
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    dump = np.load(tmp_path / "d.npz")
+    assert dump["seg0_codes"].shape == (1, report["segments"][0]["codes"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.npz", "o.wav", "p.png"]
+
+
+def test_same_seed_same_samples(tts, speaker):
+    first, again, other = (
+        tts.synthesize("Hello.", speaker, options=Options(max_codes=20, steps=2, seed=seed))
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first.samples, again.samples)
+    assert not np.array_equal(first.segments[0].codes, other.segments[0].codes)
+
+
+def test_buckets_change_nothing(tts, voice, speaker, monkeypatch):
+    """The same run in other padded sizes: codes equal, waves equal to float rounding."""
+    before = tts.synthesize("Hello there, you.", speaker, options=SHORT)
+    jax.clear_caches()
+    monkeypatch.setattr(programs, "bucket", lambda n, smallest=128: n + 5)
+    monkeypatch.setattr("indextts2_jax.pipeline.bucket", lambda n, smallest=128: n + 5)
+    after = tts.synthesize("Hello there, you.", tts.speaker(voice), options=SHORT)
+    np.testing.assert_array_equal(before.segments[0].codes, after.segments[0].codes)
+    assert relative_error(after.segments[0].mel, before.segments[0].mel) < 1e-4
+    assert relative_error(after.samples, before.samples) < 1e-3
+
+
+def test_a_saved_speaker_speaks_as_the_recording(command, converted, voice, tmp_path):
+    speaker = tmp_path / "s.npz"
+    assert command("--save-speaker", speaker)[0] == 0
+    code = _synthesize("--checkpoint", converted, "--speaker", speaker, "--text", "Hello there.",
+                       "--out", tmp_path / "p.wav", "--max-codes", 20, "--steps", 3)  # fmt: skip
+    assert code == 0
+    assert (tmp_path / "o.wav").read_bytes() == (tmp_path / "p.wav").read_bytes()
+
+
+def test_a_speaker_of_other_encoders_is_refused(tts, speaker, tmp_path):
+    import dataclasses
+
+    dataclasses.replace(speaker, fingerprint="other").save(tmp_path / "s.npz")
+    with pytest.raises(InputError, match="made by other encoders"):
+        tts.load_speaker(tmp_path / "s.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04junk", None])
+def test_a_broken_speaker_file_is_refused(content, tmp_path):
+    if content is None:
+        np.savez(tmp_path / "s.npz", format=np.int32(99))
+    else:
+        (tmp_path / "s.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"s\.npz is no speaker file"):
+        Speaker.load(tmp_path / "s.npz")
+
+
+def test_silence_stands_between_segments(tts, speaker):
+    options = Options(max_codes=15, steps=2, max_text_tokens=30, interval_silence_ms=100)
+    speech = tts.synthesize("Hello there, you. " * 4, speaker, options=options)
+    assert len(speech.segments) > 1
+    gap = 2205 * (len(speech.segments) - 1)
+    assert len(speech.samples) == gap + sum(len(s.samples) for s in speech.segments)
+    first = len(speech.segments[0].samples)
+    assert not speech.samples[first : first + 2205].any()
+
+
+def test_the_end_of_a_segment_fades(tts, speaker):
+    plain, faded = (
+        tts.synthesize("Hello.", speaker, options=Options(max_codes=20, steps=2, fade=fade)).samples
+        for fade in (False, True)
+    )
+    np.testing.assert_array_equal(plain[:-441], faded[:-441])
+    np.testing.assert_array_equal(fade_out(plain, 441), faded)
+    assert abs(faded[-1]) < 1e-6
+    np.testing.assert_allclose(fade_out(np.ones(4, np.float32), 8)[-1], 0, atol=1e-7)
+
+
+def test_alpha_moves_from_the_prompt_to_the_other_recording(tts, speaker):
+    rng = np.random.default_rng(0)
+    other = rng.standard_normal(speaker.features.shape).astype(np.float32)
+    ends = [tts.conditions(speaker, Emotion(other, alpha))[1] for alpha in (0.0, 0.25, 1.0)]
+    np.testing.assert_allclose(ends[1], 0.75 * ends[0] + 0.25 * ends[2], atol=1e-5)
+    assert relative_error(ends[0], ends[2]) > 1e-2
+
+
+def test_weights_over_the_limit_are_scaled_unless_raw(tts, speaker):
+    weights = np.array([1.0, 0.6, 0, 0, 0, 0, 0, 0])
+    scaled = tts.conditions(speaker, Emotion(weights=weights))[1]
+    by_hand = tts.conditions(speaker, Emotion(weights=weights / 2, raw=True))[1]
+    raw = tts.conditions(speaker, Emotion(weights=weights, raw=True))[1]
+    compat = tts.conditions(speaker, Emotion(weights=weights), compat=True)[1]
+    np.testing.assert_allclose(scaled, by_hand, rtol=1e-5)
+    np.testing.assert_allclose(raw, compat, rtol=1e-6)
+    assert relative_error(scaled, raw) > 1e-2
+
+
+def test_a_noise_bank_replaces_the_seed(tts, speaker):
+    bank = np.random.default_rng(0).standard_normal((1, 80, 600)).astype(np.float32)
+    dump = Dump()
+    options = Options(max_codes=20, steps=13, greedy=True)
+    tts.synthesize("Hello.", speaker, options=options, noise=bank, trace=dump)
+    used = dump.arrays["seg0_cfm_noise"]
+    np.testing.assert_array_equal(used, bank[:, :, : used.shape[2]])
+    with pytest.raises(InputError, match="noise bank has 10 columns left"):
+        tts.synthesize("Hello.", speaker, options=options, noise=bank[:, :, :10])
+
+
+def test_bfloat16_speaks(converted, speaker):
+    speech = IndexTTS2(converted, dtype=jax.numpy.bfloat16).synthesize(
+        "Hello.", speaker, options=SHORT
+    )
+    assert np.isfinite(speech.samples).all() and speech.samples.any()
+
+
+def test_without_a_checkpoint_it_babbles_and_says_so(tmp_path, capsys):
+    code = _synthesize("--text", "Hello.", "--out", tmp_path / "o.wav", "--max-codes", 15,
+                       "--steps", 2)  # fmt: skip
+    assert code == 0
+    assert "babble" in capsys.readouterr().err
+    assert soundfile.info(tmp_path / "o.wav").frames > 0
+
+
+# Bad input: exit code 2, one line, no output.
+
+
+@pytest.fixture
+def refused(command, capsys, tmp_path):
+    def run(*args, **settings):
+        before = set(tmp_path.iterdir())
+        code, _ = command(*args, **settings)
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert code == 2
+        assert lines[-1].startswith("indextts2: error: ")
+        assert "Traceback" not in "".join(lines)
+        assert set(tmp_path.iterdir()) == before
+        return lines[-1]
+
+    return run
+
+
+@pytest.mark.parametrize("text", ["", " \n\t"])
+def test_empty_text_is_refused(refused, text):
+    assert "the text is empty" in refused(text=text)
+
+
+def test_text_must_come_once(refused, tmp_path):
+    assert "one of --text and --text-file" in refused(text=None)
+    assert "cannot read" in refused("--text-file", tmp_path / "none.txt", text=None)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "no such file"),
+        (b"", "cannot be read as audio"),
+        (b"RIFF" + bytes(100), "cannot be read as audio"),
+        (np.zeros(24000), "silent"),
+        (np.ones(4000), "0.167 s long"),
+        (np.zeros(0), "no samples"),
+    ],
+)
+@pytest.mark.parametrize("flag", ["--voice", "--emotion-voice"])
+def test_unusable_recordings_are_refused(refused, tmp_path, content, message, flag):
+    path = tmp_path / "bad.wav"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        soundfile.write(path, content, 24000)
+    line = refused(flag, path)
+    assert message in line and "bad.wav" in line
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["--emotion-alpha", "1.5"], "emotion alpha is 1.5"),
+        (["--emotion-alpha", "nan"], "emotion alpha is nan"),
+        (["--emotion-weights", "happy=2"], "want 0 to 1"),
+        (["--emotion-weights", "hapy=.2"], "did you mean 'happy'"),
+        (["--emotion-weights", ".1 .2"], "got 2 emotion weights, want name=weight or 8 numbers"),
+        (["--emotion-weights", "happy=nan"], "want 0 to 1"),
+        (["--temperature", "0"], "temperature is 0.0"),
+        (["--top-p", "nan"], "top_p is nan"),
+        (["--max-codes", "0"], "max_codes is 0"),
+        (["--steps", "0"], "steps is 0"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--checkpoint", "nowhere"], "no checkpoint directory at nowhere"),
+        (["--speaker", "nowhere.npz"], "nowhere.npz is no speaker file"),
+        (["--noise", "nowhere.npz"], "nowhere.npz is no noise bank"),
+        (["--glossary", "nowhere.yaml"], "nowhere.yaml"),
+        (["--out", "/"], "is a directory"),
+        (["--out", "/dev/null/o.wav"], "not a writable directory"),
+    ],
+)
+def test_bad_settings_are_refused(refused, args, message):
+    assert message in refused(*args)
+
+
+@pytest.mark.parametrize(
+    "noise, message",
+    [
+        (np.zeros((80, 5)), "want float"),
+        (np.zeros((1, 80, 5), int), "want float"),
+        (np.full((1, 80, 900), np.nan), "NaN"),
+        (np.zeros((1, 70, 900)), "want 80 mel bins"),
+        (np.zeros((1, 80, 9)), "has 9 columns left"),
+    ],
+)
+def test_broken_noise_banks_are_refused(refused, tmp_path, noise, message):
+    np.savez(tmp_path / "n.npz", noise=noise)
+    assert message in refused("--noise", tmp_path / "n.npz")
+
+
+def test_a_damaged_checkpoint_is_refused(refused, converted, tmp_path):
+    import shutil
+
+    damaged = shutil.copytree(converted, tmp_path / "damaged")
+    shutil.rmtree(damaged / "weights" / "vocoder")
+    assert "weights/vocoder is missing" in refused(checkpoint=damaged)
+    (damaged / "checkpoint.json").write_text("{")
+    assert "is no checkpoint of this project" in refused(checkpoint=damaged)
+
+
+def test_unknown_tokens_are_named_and_kept(tts, monkeypatch, caplog):
+    monkeypatch.setattr(type(tts.tokenizer()), "unknown", lambda self, pieces: ["☃"])
+    assert tts.segments("Hello.", SHORT) == tts.segments("Hello.", SHORT)
+    assert "not in the vocabulary: ☃" in caplog.text
+
+
+def test_speech_that_does_not_end_is_reported(command, capsys, caplog):
+    assert command("--max-codes", 3)[0] == 0
+    assert "segment 1 was cut off after 3 codes (max_codes)" in caplog.text
+    assert "indextts2: warning: segment 1" in capsys.readouterr().err
+
+
+def test_an_interruption_exits_with_130(command, monkeypatch, tmp_path):
+    def interrupt(*args, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(IndexTTS2, "synthesize", interrupt)
+    assert command()[0] == 130
+    assert not list(tmp_path.iterdir())
+
+
+# Parity: whole runs of a small release, every intermediate array.
+
+
+@pytest.fixture(scope="module")
+def golden_checkpoint(tmp_path_factory):
+    from indextts2_jax.release import convert_release
+
+    path = tmp_path_factory.mktemp("golden") / "checkpoint"
+    convert_release(SHARED / "golden/pipeline/release", path)
+    return path
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a_english", "b_emo_audio", "c_emo_vector", "e_long_segments"])
+def test_whole_runs_equal_torch(golden_checkpoint, name, tmp_path):
+    folder = SHARED / "golden" / "pipeline"
+    case = json.loads((folder / "cases" / f"{name}.json").read_text())
+    args = [
+        *("--checkpoint", golden_checkpoint, "--text", case["text"], "--greedy", "--compat"),
+        *("--voice", folder / "cases" / case["spk_audio_prompt"], "--max-codes", 300),
+        *("--noise", folder / "cfm_noise_bank.npz", "--out", tmp_path / "o.wav"),
+        *("--dump", tmp_path / "d.npz"),
+    ]
+    if "emo_audio_prompt" in case:
+        args += ["--emotion-voice", folder / "cases" / case["emo_audio_prompt"]]
+        args += ["--emotion-alpha", case["emo_alpha"]]
+    if "emo_vector" in case:
+        args += ["--emotion-weights", " ".join(map(str, case["emo_vector"]))]
+    if "interval_silence" in case:
+        args += ["--interval-silence", case["interval_silence"]]
+        args += ["--max-text-tokens", case["max_text_tokens_per_segment"]]
+    for key, value in case.get("generation", {}).items():
+        args += [f"--{key.replace('_', '-')}", value]
+    assert _synthesize(*args) == 0
+    ours, golden = np.load(tmp_path / "d.npz"), np.load(folder / "dumps" / f"{name}.npz")
+    assert set(golden.files) <= set(ours.files)
+    for key in golden.files:
+        got, want = ours[key], golden[key]
+        assert (got.shape, got.dtype) == (want.shape, want.dtype), key
+        if key == "wav_int16_file":
+            assert np.abs(got.astype(int) - want).max() <= 4  # 1e-4 of full scale
+        elif want.dtype.kind == "i":
+            np.testing.assert_array_equal(got, want, err_msg=key)
+        else:
+            assert relative_error(got, want) < 1e-3, key
