@@ -481,9 +481,8 @@ class IndexTTS2:
             typical_mass=options.typical_mass,
         )
         limit = min(options.max_codes, self.t2s.cfg.max_codes)
-        return generate.generate(
-            self.t2s, prefix, sampling, key[None], rules=rules, max_codes=limit
-        )
+        limits = generate.Limits.make(1, limit)
+        return generate.generate(self.t2s, prefix, sampling, key[None], limits, rules=rules)
 
     def mel(
         self,

@@ -100,8 +100,8 @@ def _greedy(model, prefix, steps, positions="released", penalty=1.0):
         prefix,
         gen.Sampling.make(batch, greedy=True, repetition_penalty=penalty),
         jax.random.split(jax.random.key(0), batch),
+        gen.Limits.make(batch, steps),
         rules=gen.DecodingRules(positions, penalized=(1, model.cfg.start_code)),
-        max_codes=steps,
     )
 
 
@@ -207,8 +207,8 @@ def _sample(model, prefix, seed, rows=None, **settings):
         prefix,
         gen.Sampling.make(n, repetition_penalty=1.2, **settings),
         keys[:n] if rows is None else keys[rows],
+        gen.Limits.make(n, 20),
         rules=gen.DecodingRules(),
-        max_codes=20,
     )
 
 
@@ -262,3 +262,24 @@ def test_duration_slots_are_data(tiny):
     np.testing.assert_array_equal(vectors[0], jnp.stack(want))
     with pytest.raises(ValueError, match="unknown duration slot 'pos'"):
         tiny.duration_vectors(("pos",), jnp.asarray([9]))
+
+
+def test_an_exact_number_of_codes_is_met_whatever_the_model_wants(tiny):
+    prefix = _tiny_prefix(tiny, [5, 9, 3], 9)
+    exact = jnp.asarray([7, 0, 20])
+    limits = gen.Limits(jnp.asarray([8, 12, 21]), exact)
+    eager = nnx.merge(*nnx.split(tiny))
+    for bias in (-100.0, 100.0):  # never and always stops by itself
+        bias_of_stop = tiny.code_head.bias[...].at[tiny.cfg.stop_code].set(bias)
+        eager.code_head.bias = nnx.Param(bias_of_stop)
+        sampling = gen.Sampling.make(3, repetition_penalty=1.0)
+        out = gen.generate(
+            eager,
+            prefix,
+            sampling,
+            jax.random.split(jax.random.key(0), 3),
+            limits,
+            rules=gen.DecodingRules(),
+        )
+        assert list(out.lengths) == [7, 12 if bias < 0 else 0, 20]
+        assert list(out.stopped) == [True, bias > 0, True]

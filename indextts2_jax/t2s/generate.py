@@ -62,6 +62,36 @@ class Sampling:
         )
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How many codes an item may have; both fields are [B] int32."""
+
+    most: jax.Array  # codes to write at most, the stop code counted
+    exact: jax.Array  # codes before the stop, exactly; 0 = the model decides
+
+    @classmethod
+    def make(cls, batch: int, most: int) -> "Limits":
+        """The same limit for every item, no exact number."""
+        return cls(jnp.full(batch, most, jnp.int32), jnp.zeros(batch, jnp.int32))
+
+    def enforce(self, scores: jax.Array, step: jax.Array, stop_code: int) -> jax.Array:
+        """Forbids the stop code before `exact` codes and everything else after them.
+
+        Args:
+          scores: [B, V] of the code at `step`.
+          step: [] int32, codes written so far.
+          stop_code: its column.
+
+        Returns:
+          The scores with -inf for what must not come.
+        """
+        is_stop = jnp.arange(scores.shape[-1]) == stop_code
+        exact = self.exact[:, None]
+        forbidden = jnp.where(step < exact, is_stop, (step == exact) & ~is_stop)
+        return jnp.where((exact > 0) & forbidden, -jnp.inf, scores)
+
+
 @dataclasses.dataclass(frozen=True)
 class DecodingRules:
     """How a checkpoint counts: facts of the weights, not choices of the user.
@@ -111,7 +141,7 @@ class Generated:
 
     codes: jax.Array  # [B, M] int32; the stop code from `lengths` on
     lengths: jax.Array  # [B] int32, codes before the stop
-    stopped: jax.Array  # [B] bool, False where `max_codes` cut the item off
+    stopped: jax.Array  # [B] bool, False where the limit cut the item off
     trace: Trace
 
 
@@ -197,11 +227,11 @@ def decode(
     prefix_mask: jax.Array,
     sampling: Sampling,
     keys: jax.Array,
-    limit: jax.Array,
+    limits: Limits,
     *,
     rules: DecodingRules,
 ) -> DecodeState:
-    """Decodes until every item has stopped, `limit` codes are written, or the cache is full.
+    """Decodes until every item has stopped or met its limit, or the cache is full.
 
     Args:
       model: the T2S stage.
@@ -209,11 +239,11 @@ def decode(
       prefix_mask: [B, P] bool.
       sampling: how to pick.
       keys: [B] typed PRNG keys; step i of item b draws from fold_in(keys[b], i).
-      limit: [] int32, most codes to write, the stop code counted.
+      limits: how many codes each item may have.
       rules: how the checkpoint counts.
 
     Returns:
-      The state; `stopped` marks the finished items.
+      The state; `stopped` marks the items that are done.
     """
     cfg, (B, P) = model.cfg, prefix_mask.shape
     size = state.cache.keys[0].shape[1]
@@ -221,11 +251,11 @@ def decode(
     items = jnp.arange(B)
 
     def unfinished(s: DecodeState) -> jax.Array:
-        room = (s.step < limit) & (P + 1 + s.step < size)
-        return room & ~jnp.all(s.stopped)
+        return (P + 1 + s.step < size) & ~jnp.all(s.stopped)
 
     def body(s: DecodeState) -> DecodeState:
         scores = penalize(s.logits, s.seen, sampling.repetition_penalty)
+        scores = limits.enforce(scores, s.step, cfg.stop_code)
         code = pick(scores, sampling, jax.vmap(jax.random.fold_in, (0, None))(keys, s.step))
         code = jnp.where(s.stopped, cfg.stop_code, code)
         best = jax.lax.top_k(scores, 2)[0]
@@ -244,7 +274,7 @@ def decode(
             logits=model.code_logits(hidden[:, 0]),
             codes=s.codes.at[:, s.step].set(code),
             step=s.step + 1,
-            stopped=s.stopped | (code == cfg.stop_code),
+            stopped=s.stopped | (code == cfg.stop_code) | (s.step + 1 >= limits.most),
             seen=s.seen.at[items, code].set(True),
             trace=trace,
         )
@@ -257,9 +287,9 @@ def generate(
     prefix: Prefix,
     sampling: Sampling,
     keys: jax.Array,
+    limits: Limits,
     *,
     rules: DecodingRules,
-    max_codes: int,
 ) -> Generated:
     """Generates semantic codes for a batch of prefixes.
 
@@ -268,29 +298,28 @@ def generate(
       prefix: B prefixes of P positions.
       sampling: how to pick, per item.
       keys: [B] typed PRNG keys.
+      limits: how many codes each item may have; at most `model.cfg.max_codes`.
       rules: how the checkpoint counts.
-      max_codes: most codes of an item, the stop code counted; at most `model.cfg.max_codes`.
 
     Returns:
       Codes [B, capacity] with their lengths.
 
     Raises:
-      ValueError: if `max_codes` is not in the position table.
+      ValueError: if a limit is not in the position table.
     """
-    if not 1 <= max_codes <= model.cfg.max_codes:
-        raise ValueError(f"max_codes is {max_codes}; it must be in 1 .. {model.cfg.max_codes}")
-    P = prefix.mask.shape[1]
-    sizes = [s for s in CACHE_SIZES if s >= P + 1 + min(max_codes, CACHE_SIZES[0] // 2)]
+    P, most = prefix.mask.shape[1], int(jnp.max(limits.most))
+    if not 1 <= most <= model.cfg.max_codes:
+        raise ValueError(f"max_codes is {most}; it must be in 1 .. {model.cfg.max_codes}")
+    sizes = [s for s in CACHE_SIZES if s >= P + 1 + min(most, CACHE_SIZES[0] // 2)]
     state = prefill(model, prefix, rules=rules, cache_size=sizes[0], capacity=model.cfg.max_codes)
-    limit = jnp.asarray(max_codes, jnp.int32)
     for size in sizes:
         if size > sizes[0]:
             state = dataclasses.replace(state, cache=_grow(state.cache, size))
-        state = decode(model, state, prefix.mask, sampling, keys, limit, rules=rules)
-        if bool(jnp.all(state.stopped)) or int(state.step) >= max_codes:
+        state = decode(model, state, prefix.mask, sampling, keys, limits, rules=rules)
+        if bool(jnp.all(state.stopped)):
             break
     lengths = jnp.sum(state.codes != model.cfg.stop_code, axis=1)
-    return Generated(state.codes, lengths, state.stopped, state.trace)
+    return Generated(state.codes, lengths, lengths < limits.most, state.trace)
 
 
 @functools.partial(jax.jit, static_argnames=("size",))
