@@ -1,8 +1,9 @@
 """A checkpoint on disk: one directory, Orbax items per network, JSON for everything else.
 
     checkpoint.json     format version and settings: architectures, audio, text, decoding
-    provenance.json     where every tensor came from (converted checkpoints)
+    provenance.json     where every tensor and file came from (converted checkpoints)
     tokenizer/          files of the tokenizers
+    release/            settings and licences of the release, word for word (converted checkpoints)
     weights/<part>/*/   Orbax: flat name -> array, in pieces
     unused/<part>/*/    Orbax: torch tensors that no network reads, kept for the way back
 
@@ -29,6 +30,7 @@ from indextts2_jax.errors import InputError
 
 FORMAT_VERSION = 1
 PIECE_BYTES = 2**29
+_FINGERPRINT_DIGITS = 16
 T = typing.TypeVar("T")
 
 
@@ -70,14 +72,51 @@ def save_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> str:
     path.mkdir(parents=True)
     digest = hashlib.sha256()
     for number, names in enumerate(_pieces(arrays)):
-        piece = {name: np.ascontiguousarray(arrays[name]) for name in names}
+        piece = {name: np.asarray(arrays[name], order="C") for name in names}
         for name, array in piece.items():
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(array.reshape(-1).view(np.uint8).data)
+            _add_to_digest(digest, name, array)
         handler = ocp.PyTreeCheckpointHandler(use_compression=False)  # weights hardly shrink
         with ocp.Checkpointer(handler) as checkpointer:
             checkpointer.save((path / f"{number:03d}").absolute(), piece)
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:_FINGERPRINT_DIGITS]
+
+
+def read_arrays(path: pathlib.Path, fingerprint: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Reads what `save_arrays` wrote, in the stored dtypes; one piece is in memory at a time.
+
+    Args:
+      path: the directory.
+      fingerprint: that `save_arrays` returned.
+
+    Yields:
+      Names and arrays, in the order of names.
+
+    Raises:
+      CheckpointError: if arrays are missing or damaged, which may show only after the last one.
+    """
+    digest = hashlib.sha256()
+    for piece in _piece_directories(path):
+        try:
+            with ocp.PyTreeCheckpointer() as checkpointer:
+                names = checkpointer.metadata(piece.absolute()).item_metadata
+                how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+                args = ocp.args.PyTreeRestore(restore_args=how)
+                arrays = checkpointer.restore(piece.absolute(), args=args)
+        except Exception as error:  # Orbax lets those of four libraries through
+            first_line = str(error).split("\n")[0]
+            raise CheckpointError(f"{piece} is damaged: {first_line}") from error
+        for name in sorted(arrays):
+            _add_to_digest(digest, name, arrays[name])
+            yield name, arrays.pop(name)
+    if digest.hexdigest()[:_FINGERPRINT_DIGITS] != fingerprint:
+        raise CheckpointError(
+            f"{path} is damaged: its arrays do not have fingerprint {fingerprint}"
+        )
+
+
+def _add_to_digest(digest: Any, name: str, array: np.ndarray) -> None:
+    digest.update(f"{name} {array.dtype} {array.shape}".encode())
+    digest.update(array.reshape(-1).view(np.uint8).data)
 
 
 def _pieces(arrays: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -104,12 +143,16 @@ def array_shapes(path: pathlib.Path) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _piece_shapes(path: pathlib.Path) -> dict[pathlib.Path, dict[str, tuple[int, ...]]]:
+def _piece_directories(path: pathlib.Path) -> list[pathlib.Path]:
     if not path.is_dir():
         raise CheckpointError(f"{path} is missing")
+    return sorted(path.iterdir())
+
+
+def _piece_shapes(path: pathlib.Path) -> dict[pathlib.Path, dict[str, tuple[int, ...]]]:
     with ocp.PyTreeCheckpointer() as checkpointer:
         out = {}
-        for piece in sorted(path.iterdir()):
+        for piece in _piece_directories(path):
             items = checkpointer.metadata(piece.absolute()).item_metadata
             out[piece] = {name: tuple(items[name].shape) for name in items}
         return out

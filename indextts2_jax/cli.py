@@ -71,23 +71,29 @@ def _warnings_on_stderr() -> Iterator[None]:
 def _add_convert(commands: Any) -> None:
     parser = commands.add_parser(
         "convert",
-        help="convert a PyTorch release into a checkpoint",
-        description="Convert a PyTorch release of IndexTTS-2 into one checkpoint directory. "
-        "Every tensor must be accounted for, by name and shape; otherwise nothing is written.",
+        help="convert a PyTorch release into a checkpoint, or back",
+        description="Convert a PyTorch release of IndexTTS-2 into one checkpoint directory, or a "
+        "checkpoint into a release. Every tensor must be accounted for, by name and shape; "
+        "otherwise nothing is written.",
     )
     path = pathlib.Path
-    parser.add_argument("--src", type=path, required=True, help="the release directory")
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--src", type=path, help="the release directory")
+    source.add_argument(
+        "--reverse", type=path, metavar="CKPT", help="checkpoint directory to make a release of"
+    )
+    parser.add_argument("--out", type=path, required=True, help="directory to write")
+    group = parser.add_argument_group("with --src")
+    group.add_argument(
         "--aux", type=path, help="directory of the auxiliary models (default: SRC/hf_cache, SRC)"
     )
-    parser.add_argument("--out", type=path, required=True, help="checkpoint directory to write")
-    parser.add_argument(
+    group.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
         help="storage of T2S, S2M and Qwen3; the rest is always float32",
     )
-    parser.add_argument(
+    group.add_argument(
         "--no-emotion-text",
         action="store_true",
         help="leave out Qwen3 (no emotion from a sentence then)",
@@ -96,15 +102,20 @@ def _add_convert(commands: Any) -> None:
 
 
 def _run_convert(args: argparse.Namespace) -> None:
-    from indextts2_jax import release
+    from indextts2_jax import export, release
 
-    release.convert_release(
-        args.src,
-        args.out,
-        aux=args.aux,
-        dtype=args.dtype,
-        emotion_text=not args.no_emotion_text,
-    )
+    if args.reverse:
+        if args.aux or args.dtype != "float32" or args.no_emotion_text:
+            raise InputError("--aux, --dtype and --no-emotion-text do not go with --reverse")
+        export.export_release(args.reverse, args.out)
+    else:
+        release.convert_release(
+            args.src,
+            args.out,
+            aux=args.aux,
+            dtype=args.dtype,
+            emotion_text=not args.no_emotion_text,
+        )
     print(f"wrote {args.out}\n{release.LICENCE_NOTICE}", file=sys.stderr)
 
 
@@ -243,10 +254,9 @@ def _run_synthesize(args: argparse.Namespace) -> None:
             features = tts.emotion_features(args.emotion_voice, trace=trace)
         emotion = Emotion(features, emotion.alpha, weights, emotion.raw)
 
-        def progress(stage: str, segment: int, segments: int) -> None:
-            bar.total = 4 * segments
-            bar.set_description(f"segment {segment + 1}/{segments}: {stage}")
-            bar.update()
+        def progress(stage: str, done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.set_description(stage)
 
         speech = tts.synthesize(
             text,

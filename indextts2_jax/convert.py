@@ -9,6 +9,7 @@ serves both directions:
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -121,6 +122,12 @@ class _Names:
         return hits
 
 
+@functools.lru_cache(maxsize=32)
+def _torch_names(rules: tuple[Rule, ...]) -> _Names:
+    """From our names to torch's; kept, because `to_torch` may be called array by array."""
+    return _Names([(r.jax, r.torch) for r in rules])
+
+
 def to_jax(
     tensors: Mapping[str, Array],
     rules: Sequence[Rule],
@@ -166,7 +173,7 @@ def to_jax(
             else:
                 errors.append(f"{name}: shape {tuple(value.shape)} does not fit {target} {want}")
                 expected = {k: v for k, v in expected.items() if k != target}
-    torch_names = _Names([(r.jax, r.torch) for r in rules])
+    torch_names = _torch_names(tuple(rules))
     for name in expected.keys() - out.keys():
         hits = torch_names.find(name)
         errors.append(f"{hits[0][1] if hits else name}: missing tensor")
@@ -183,7 +190,7 @@ def to_torch(arrays: Mapping[str, Array], rules: Sequence[Rule]) -> dict[str, Ar
     Raises:
       ConversionError: lists every name that no rule or more than one rule covers.
     """
-    names = _Names([(r.jax, r.torch) for r in rules])
+    names = _torch_names(tuple(rules))
     out, errors = {}, []
     for name, value in arrays.items():
         hits = names.find(name)

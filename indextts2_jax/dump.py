@@ -61,11 +61,11 @@ class Dump:
 
     def _conditions(self, latents, base, other, merged, final) -> None:
         self._of_segment |= {
-            "emovec_emo": other,
-            "emovec_base": base,
-            "emovec_merged": merged,
-            "emovec_final": final,
-            "speech_conditioning_latent": latents,
+            "emovec_emo": other[None],
+            "emovec_base": base[None],
+            "emovec_merged": merged[None],
+            "emovec_final": final[None],
+            "speech_conditioning_latent": latents[None],
         }
 
     def _flow(self, prompt, generated, mu, noise, path, mel) -> None:

@@ -1,10 +1,15 @@
 """What a user can ask for beside text and voice; checked where it is made."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from indextts2_jax.duration import Duration
 from indextts2_jax.errors import InputError
+from indextts2_jax.speaker import Speaker
+from indextts2_jax.t2s.generate import DecodingRules, Sampling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +22,14 @@ class Emotion:
         and no other recording it scales the weights.
       weights: one weight in [0, 1] per emotion of the checkpoint.
       raw: keep a sum of weights over 0.8 (otherwise they are scaled to 0.8).
+      random: mix random prototypes in place of those whose voice is nearest to the prompt's.
     """
 
     features: np.ndarray | None = None
     alpha: float = 1.0
     weights: np.ndarray | None = None
     raw: bool = False
+    random: bool = False
 
     def __post_init__(self):
         if not 0 <= self.alpha <= 1:
@@ -89,3 +96,46 @@ class Options:
                 raise InputError(f"{name} is {value}; it must be in {low:g} .. {high:g}")
         if self.positions not in (None, "plain", "released"):
             raise InputError(f"positions is {self.positions!r}; want plain or released")
+
+    @property
+    def fades(self) -> bool:
+        """Whether segments end with a fade."""
+        return self.fade and not self.compat
+
+    def silence(self, sample_rate: int) -> int:
+        """Samples of silence between two segments."""
+        return int(sample_rate * self.interval_silence_ms / 1000)
+
+    def rules(self, checkpoint: DecodingRules) -> DecodingRules:
+        """The checkpoint's rules of decoding, with the user's say on positions."""
+        if self.positions is None:
+            return checkpoint
+        return dataclasses.replace(checkpoint, positions=self.positions)
+
+    def sampling(self) -> Sampling:
+        """How one item of a batch picks its codes."""
+        return Sampling.make(
+            1,
+            greedy=self.greedy,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            repetition_penalty=self.repetition_penalty,
+            typical_mass=self.typical_mass,
+        )
+
+    def program_key(self) -> tuple[Any, ...]:
+        """Requests whose keys are equal can go through the networks in one batch."""
+        return self.positions, self.steps, self.guidance
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Request:
+    """One text to speak."""
+
+    text: str
+    speaker: Speaker
+    emotion: Emotion = Emotion()
+    options: Options = Options()
+    duration: Duration = Duration()
+    glossary: Mapping[str, Any] | None = None  # term -> what to say; None = the checkpoint's own

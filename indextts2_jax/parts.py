@@ -79,6 +79,7 @@ class Settings:
       feature_layer: hidden state of w2v-BERT that is the semantic feature.
       frames_per_code: mel frames per semantic code of generated speech.
       decoding: how the T2S weights count positions.
+      duration_slots: what fills the slots of the T2S sequence when a number of codes is wanted.
       emotions: the emotions that weights name, in order.
       emotion_groups: number of prototypes of each emotion.
       fingerprints: part name -> hash of its arrays.
@@ -91,6 +92,7 @@ class Settings:
     feature_layer: int
     frames_per_code: float
     decoding: DecodingRules
+    duration_slots: tuple[str, ...]
     emotions: EmotionSet
     emotion_groups: tuple[int, ...]
     fingerprints: Mapping[str, str]

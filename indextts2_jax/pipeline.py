@@ -2,17 +2,17 @@
 
     prompt wav -> speaker()  features, codes, style, mel of the prompt        (a reusable `Speaker`)
     text       -> segments() normalised, tokenised, split
-    segment    -> codes()    T2S: conditions + text -> semantic codes
-               -> latents()  T2S again, over its own codes
-               -> mel()      S2M: codes + latents -> mel, in the prompt's voice
-               -> wave()     BigVGAN
-    waves      -> speech     faded, joined by silence
+    segments   -> _decode()  T2S: conditions + text -> semantic codes
+               -> _voice()   T2S again, over its own codes -> latents
+                   _mels()   S2M: codes + latents -> mel, in the prompt's voice
+                             BigVGAN: mel -> wave, faded
+    waves      -> _join()    with silence between them -> speech
 
 Every network sees padded buckets of few sizes, so that a process compiles few programs; padding
 changes nothing (each network masks it). All randomness comes from one seed: segment i decodes with
 fold_in(key, 2 i) and draws its flow-matching noise with fold_in(key, 2 i + 1).
 
-Dims: B batch (1 here), T 50 Hz frames or codes, M mel frames, F feature width, L text tokens.
+Dims: B batch, T 50 Hz frames or codes, M mel frames, F feature width, L text tokens.
 """
 
 import contextlib
@@ -29,14 +29,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from indextts2_jax import programs
+from indextts2_jax import duration, programs
 from indextts2_jax.audio import fbank, mel, wav
+from indextts2_jax.duration import Duration, Target
 from indextts2_jax.emotion import mixing
 from indextts2_jax.errors import InputError
 from indextts2_jax.nn.conv import fold_weight_norm
-from indextts2_jax.options import Emotion, Options
+from indextts2_jax.options import Emotion, Options, Request
 from indextts2_jax.parts import Settings, load_part, load_tables
-from indextts2_jax.programs import bucket, pad, padded
+from indextts2_jax.programs import bucket, pad, padded, stacked
 from indextts2_jax.prompt.w2v_bert import normalize
 from indextts2_jax.s2m import flow_matching
 from indextts2_jax.speaker import Speaker
@@ -52,6 +53,8 @@ PROMPT_SECONDS = 15.0  # of a prompt are used, as in the release
 FEATURE_RATE = 16000  # Hz of w2v-BERT and CAMPPlus
 FADE_SECONDS = 0.02
 NOISE_STRIDE = 97  # columns of a noise bank between two segments
+RANDOM_EMOTION = 2**31  # what the key of random emotion prototypes is folded with
+MAX_FRAMES = 2**14  # of prompt and segment, far over what the codes allow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Speech:
 
 
 Trace = Callable[..., None]  # trace(stage, name=array, ...): sees every intermediate array
+Progress = Callable[[str, int, int], None]
 
 
 class IndexTTS2:
@@ -286,36 +290,30 @@ class IndexTTS2:
     # Conditions of T2S.
 
     def conditions(
-        self,
-        speaker: Speaker,
-        emotion: Emotion = Emotion(),
-        *,
-        compat: bool = False,
-        trace: Trace | None = None,
+        self, request: Request, *, trace: Trace | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """Computes what T2S is told about the voice.
+        """Computes what T2S is told about voice and emotion.
 
         Args:
-          speaker: the timbre, and the emotion where nothing else says it.
-          emotion: where the emotion comes from.
-          compat: as the original: weights replace a second recording and are never scaled down.
+          request: its speaker, emotion and options matter here.
           trace: sees the intermediate arrays.
 
         Returns:
-          Speaker latents [1, 32, D] and the emotion vector [1, D].
+          Speaker latents [32, D] and the emotion vector [D].
 
         Raises:
           InputError: if the weights do not fit the checkpoint's emotions.
         """
-        other, alpha, weights = emotion.features, emotion.alpha, emotion.weights
+        speaker, emotion, compat = request.speaker, request.emotion, request.options.compat
+        other, weights = emotion.features, emotion.weights
         if compat and weights is not None:
-            other = None
-        latents = self._latents(speaker)
+            other = None  # the original drops a second recording then
+        latents = programs.speaker_latents(self.t2s, *padded(speaker.features))[0]
         if other is None:
             merged = self._emotion_vector(speaker.emotion_features)
         else:
             base = self._emotion_vector(speaker.features)
-            merged = mixing.merge(base, self._emotion_vector(other), alpha)
+            merged = mixing.merge(base, self._emotion_vector(other), emotion.alpha)
         final = merged
         if weights is not None:
             weights = np.asarray(weights, np.float64)
@@ -326,8 +324,12 @@ class IndexTTS2:
             if not (emotion.raw or compat):
                 weights = mixing.normalize_weights(weights)
             if other is None:
-                weights = mixing.apply_alpha(weights, alpha)
-            rows = self.prototypes.rows(speaker.style)
+                weights = mixing.apply_alpha(weights, emotion.alpha)
+            if emotion.random:
+                key = jax.random.key(request.options.seed)
+                rows = self.prototypes.random_rows(jax.random.fold_in(key, RANDOM_EMOTION))
+            else:
+                rows = self.prototypes.rows(speaker.style)
             final = mixing.mix(weights, self.prototypes, rows, merged)
         if trace:
             emotion_from = speaker.emotion_features if other is None else other
@@ -338,11 +340,8 @@ class IndexTTS2:
             )  # fmt: skip
         return latents, final
 
-    def _latents(self, speaker: Speaker) -> jax.Array:
-        return programs.speaker_latents(self.t2s, *padded(speaker.features))
-
     def _emotion_vector(self, features: np.ndarray) -> jax.Array:
-        return programs.emotion_vector(self.t2s, *padded(features)).astype(jnp.float32)
+        return programs.emotion_vector(self.t2s, *padded(features))[0].astype(jnp.float32)
 
     # Speech.
 
@@ -353,217 +352,360 @@ class IndexTTS2:
         *,
         emotion: Emotion = Emotion(),
         options: Options = Options(),
+        duration: Duration = Duration(),
         glossary: Mapping | None = None,
-        noise: np.ndarray | None = None,
-        progress: Callable[[str, int, int], None] | None = None,
-        trace: Trace | None = None,
+        **settings: Any,
     ) -> Speech:
-        """Speaks a text.
+        """Speaks a text; the arguments are those of `Request` and of `synthesize_batch`."""
+        request = Request(text, speaker, emotion, options, duration, glossary)
+        return self.synthesize_batch([request], **settings)[0]
+
+    def synthesize_batch(
+        self,
+        requests: Sequence[Request],
+        *,
+        batch_size: int = 4,
+        noise: np.ndarray | None = None,
+        progress: Progress | None = None,
+        trace: Trace | None = None,
+    ) -> list[Speech]:
+        """Speaks several texts, in any mix of voices, emotions, durations and options.
+
+        An item's codes and samples do not depend on what else is in the batch.
 
         Args:
-          text: as a person writes it.
-          speaker: from `speaker` or `load_speaker`.
-          emotion: where the emotion comes from; the prompt itself by default.
-          options: how to speak.
-          glossary: term -> what to say.
-          noise: [1, 80, N] flow-matching noise to use in place of the seed's; segment i takes the
-            columns from 97 i on.
-          progress: called as progress(stage, segment, number of segments) when a stage begins.
-          trace: sees the intermediate arrays (and makes the run slower).
+          requests: what to speak.
+          batch_size: how many segments go through the networks together.
+          noise: [1, 80, N] flow-matching noise to use in place of the seeds'; segment i of a
+            request takes the columns from 97 i on.
+          progress: called as progress(stage, done, total) when a stage of a batch begins.
+          trace: sees the intermediate arrays (of one request, segment by segment, and slower).
 
         Returns:
-          The speech.
+          One speech per request.
 
         Raises:
-          InputError: if the text or a setting cannot be used.
+          InputError: if a text or a setting cannot be used.
         """
-        segments, clock = [], Clock()
         if noise is not None and noise.shape[1] != self.settings.mel.num_mels:
             raise InputError(
                 f"the noise bank has {noise.shape[1]}, want {self.settings.mel.num_mels} mel bins"
             )
-        parts = self.segments(text, options, glossary)
+        clock = Clock(progress)
         with clock("conditions"):
-            conditions = self.conditions(speaker, emotion, compat=options.compat, trace=trace)
-            jax.block_until_ready(conditions)
-        for index, pieces in enumerate(parts):
-            note = (lambda stage, i=index: progress(stage, i, len(parts))) if progress else None
-            segments.append(
-                self._segment(
-                    index, pieces, speaker, conditions, options, noise, clock, note, trace
-                )
-            )
-        rate = self.settings.mel.sample_rate
-        silence = np.zeros(round(rate * options.interval_silence_ms / 1000), np.float32)
-        pieces = [x for s in segments for x in (silence, s.samples)][1:]
-        speech = Speech(np.concatenate(pieces), rate, tuple(segments), clock.seconds)
+            owned = [list(self._items(request, trace)) for request in requests]
+        for request, own in zip(requests, owned, strict=True):
+            self._set_targets(request, own, batch_size, clock)
+        items = [item for own in owned for item in own]
+        groups = list(_groups(items, 1 if trace else batch_size))
+        clock.total = 4 * len(groups)
+        prefixes = [self._decode(group, clock) for group in groups]
+        for request, own in zip(requests, owned, strict=True):
+            self._stretch(request, own)
+        for group, prefix in zip(groups, prefixes, strict=True):
+            self._voice(group, prefix, noise, clock, trace)
+        speeches = [
+            self._join(request.options, [item.segment for item in own], clock)
+            for request, own in zip(requests, owned, strict=True)
+        ]
         if trace:
-            trace("speech", speech=speech)
-        return speech
+            trace("speech", speech=speeches[0])
+        return speeches
 
-    def _segment(
+    def stream(self, request: Request) -> Iterator[Segment]:
+        """Speaks a request segment by segment, each as soon as it is ready."""
+        clock = Clock(None)
+        items = list(self._items(request, None))
+        self._set_targets(request, items, 1, clock)
+        prefixes = (self._decode([item], clock) for item in items)
+        if request.duration.by == "stretch":  # the shares of segments need all their codes
+            prefixes = list(prefixes)
+            self._stretch(request, items)
+        for item, prefix in zip(items, prefixes, strict=True):
+            self._voice([item], prefix, None, clock, None)
+            yield item.segment
+
+    def _items(self, request: Request, trace: Trace | None) -> Iterator["_Item"]:
+        cfg, tokenizer = self.t2s.cfg, self.tokenizer(request.options.compat)
+        latents, emotion = self.conditions(request, trace=trace)
+        parts = self.segments(request.text, request.options, request.glossary)
+        for index, pieces in enumerate(parts):
+            ids = np.asarray(tokenizer.ids(pieces), np.int32)
+            text = tokenizer.decode(ids.tolist())
+            spoken = ids[(ids != cfg.start_text) & (ids != cfg.stop_text)]
+            yield _Item(request, index, text, spoken, latents, emotion)
+
+    def _set_targets(
+        self, request: Request, items: list["_Item"], batch_size: int, clock: "Clock"
+    ) -> None:
+        """Sets the targets of a request whose duration T2S controls."""
+        wish = request.duration
+        if wish.free or wish.by == "stretch":
+            return
+        if wish.speed is None:  # shares in proportion to the text
+            natural = [max(1, len(item.ids)) for item in items]
+        else:
+            natural = self._natural_lengths(items, batch_size, clock)
+        frames = self._wanted_frames(request, len(items))
+        per_code = self.settings.frames_per_code
+        targets = duration.token_targets(wish, natural, frames, per_code)
+        longest, most = max(t.codes or 0 for t in targets), self.t2s.cfg.max_codes - 1
+        if longest > most:
+            raise InputError(f"a segment would have {longest} codes; the model has {most} at most")
+        for item, target in zip(items, targets, strict=True):
+            item.target = target
+
+    def _stretch(self, request: Request, items: list["_Item"]) -> None:
+        """Sets the numbers of mel frames of a request that is spoken and shall be stretched."""
+        wish = request.duration
+        if wish.free or wish.by == "tokens":
+            return
+        frames = self._wanted_frames(request, len(items))
+        spoken = [len(item.codes) for item in items]
+        targets = duration.stretch_targets(wish, spoken, frames, self.settings.frames_per_code)
+        for item, target in zip(items, targets, strict=True):
+            item.target = target
+
+    def _wanted_frames(self, request: Request, num_segments: int) -> int | None:
+        """Mel frames of all segments together if the request says seconds."""
+        if request.duration.seconds is None:
+            return None
+        cfg = self.settings.mel
+        silence = (num_segments - 1) * request.options.silence(cfg.sample_rate)
+        return duration.total_frames(
+            request.duration.seconds, silence, cfg.sample_rate, cfg.hop_length
+        )
+
+    def _natural_lengths(self, items: list["_Item"], batch_size: int, clock: "Clock") -> list[int]:
+        """How many codes the items have when nobody says how many: greedy, free."""
+        free = [
+            dataclasses.replace(
+                item,
+                request=dataclasses.replace(
+                    item.request,
+                    duration=Duration(),
+                    options=dataclasses.replace(item.request.options, greedy=True),
+                ),
+            )
+            for item in items
+        ]
+        for group in _groups(free, batch_size):
+            self._decode(group, clock)
+        return [len(item.codes) for item in free]
+
+    def _decode(self, group: list["_Item"], clock: "Clock") -> gpt.Prefix:
+        """Decodes the semantic codes of a group of items; returns their prefix."""
+        options = group[0].request.options
+        rules = options.rules(self.settings.decoding)
+        rows = group + group[:1] * (bucket(len(group), 1) - len(group))
+        real = np.arange(len(rows)) < len(group)
+        with clock("codes"):
+            prefix = self._prefix(rows, rules)
+            sampling = generate.Sampling.stack([item.request.options.sampling() for item in rows])
+            most = np.array([item.most_codes(self.t2s.cfg.max_codes) for item in rows])
+            exact = np.array([item.exact_codes() for item in rows])
+            limits = generate.Limits(*map(jnp.int32, (np.where(real, most, 1), exact * real)))
+            keys = jnp.stack([item.key(0) for item in rows])
+            out = generate.generate(self.t2s, prefix, sampling, keys, limits, rules=rules)
+            codes, lengths, stopped = map(np.asarray, (out.codes, out.lengths, out.stopped))
+        for row, item in enumerate(group):
+            item.codes, item.stopped = codes[row, : lengths[row]], bool(stopped[row])
+            item.generated = out
+            if not len(item.codes):
+                raise InputError(
+                    f"the model had nothing to say to {item.text!r}; try another seed, or sampling "
+                    "settings closer to the defaults"
+                )
+            if not item.stopped:
+                _log.warning(
+                    "segment %d was cut off after %d codes (max_codes)",
+                    item.index + 1,
+                    len(item.codes),
+                )
+        return prefix
+
+    def _prefix(self, rows: list["_Item"], rules: generate.DecodingRules) -> gpt.Prefix:
+        cfg = self.t2s.cfg
+        lengths = np.array([len(item.ids) for item in rows], np.int32)
+        L = min(bucket(int(lengths.max()), 32), cfg.max_text_tokens)
+        wanted = np.array([item.target.codes or 0 for item in rows], np.int32)
+        return programs.embed_prefix(
+            self.t2s,
+            jnp.stack([item.latents for item in rows]),
+            jnp.stack([item.emotion for item in rows]),
+            np.stack([pad(item.ids, L) for item in rows]),
+            lengths,
+            wanted,
+            slots=self.settings.duration_slots,
+            row_offset=rules.row_offset,
+        )
+
+    def _voice(
         self,
-        index: int,
-        pieces: Sequence[str],
-        speaker: Speaker,
-        conditions: tuple[jax.Array, jax.Array],
-        options: Options,
+        group: list["_Item"],
+        prefix: gpt.Prefix,
         noise: np.ndarray | None,
         clock: "Clock",
-        note: Callable[[str], None] | None,
         trace: Trace | None,
-    ) -> Segment:
-        key = jax.random.key(options.seed)
-        decoding_key, noise_key = (jax.random.fold_in(key, 2 * index + i) for i in range(2))
-        tokenizer = self.tokenizer(options.compat)
-
-        def stage(name: str) -> Any:
-            if note:
-                note(name)
-            return clock(name)
-
-        with stage("codes"):
-            ids = np.asarray(tokenizer.ids(pieces), np.int32)
-            prefix = self.prefix(*conditions, ids)
-            generated = self.codes(prefix, options, decoding_key)
-            T = int(generated.lengths[0])
-        if T == 0:
-            raise InputError(
-                f"the model had nothing to say to {tokenizer.decode(ids.tolist())!r}; "
-                "try another seed, or sampling settings closer to the defaults"
-            )
-        stopped = bool(generated.stopped[0])
-        if not stopped:
-            _log.warning("segment %d was cut off after %d codes (max_codes)", index + 1, T)
-        with stage("latents"):
-            codes = np.asarray(generated.codes[0, :T])
+    ) -> None:
+        """Turns the codes of a group of items into mels and waves."""
+        rows = group + group[:1] * (prefix.mask.shape[0] - len(group))
+        with clock("latents"):
+            codes = stacked([item.codes for item in rows])[0]
             semantic, latents = programs.semantic(
-                self.t2s, self.semantic_codec, self.s2m, prefix, padded(codes)[0]
+                self.t2s, self.semantic_codec, self.s2m, prefix, codes
             )
             jax.block_until_ready(semantic)
-        with stage("mel"):
-            if noise is not None:
-                noise = noise[0, :, NOISE_STRIDE * index :].T
-            log_mel = self.mel(semantic, T, speaker, options, noise_key, noise, trace)
-        with stage("wave"):
-            samples = self.wave(log_mel)
-        if trace:
-            trace(
-                "segment", index=index, ids=ids, prefix=prefix, generated=generated,
-                latents=latents[0, :T], semantic=semantic[0, :T], mel=log_mel, samples=samples,
-                projected=self.s2m.latent_projection(latents)[0, :T],
-                embedded=self.semantic_codec.embed(jnp.asarray(codes)),
-            )  # fmt: skip
-        if options.fade and not options.compat:
-            samples = fade_out(samples, round(FADE_SECONDS * self.settings.mel.sample_rate))
-        return Segment(tokenizer.decode(ids.tolist()), codes, stopped, log_mel, samples)
+        with clock("mel"):
+            mels = self._mels(rows, semantic, noise, trace)[: len(group)]
+        with clock("wave"):
+            hop, rate = self.settings.mel.hop_length, self.settings.mel.sample_rate
+            waves = np.asarray(programs.vocode(self.vocoder, *stacked(mels, len(rows))))
+        for row, item in enumerate(group):
+            samples = waves[row, : len(mels[row]) * hop]
+            if trace:
+                T = len(item.codes)
+                trace(
+                    "segment", index=item.index, ids=item.ids, prefix=prefix,
+                    generated=item.generated, latents=latents[row, :T], mel=mels[row],
+                    semantic=semantic[row, :T], samples=samples,
+                    projected=self.s2m.latent_projection(latents)[row, :T],
+                    embedded=self.semantic_codec.embed(jnp.asarray(item.codes)),
+                )  # fmt: skip
+            if item.request.options.fades:
+                samples = fade_out(samples, round(FADE_SECONDS * rate))
+            item.segment = Segment(item.text, item.codes, item.stopped, mels[row], samples)
 
-    def prefix(self, latents: jax.Array, emotion: jax.Array, ids: np.ndarray) -> gpt.Prefix:
-        """Embeds conditions and the token ids [L] of one segment."""
-        cfg = self.t2s.cfg
-        ids = ids[(ids != cfg.start_text) & (ids != cfg.stop_text)]
-        L = min(bucket(len(ids), 32), cfg.max_text_tokens)
-        lengths = np.array([len(ids)], np.int32)
-        return programs.embed_prefix(self.t2s, latents, emotion, pad(ids, L)[None], lengths)
-
-    def codes(self, prefix: gpt.Prefix, options: Options, key: jax.Array) -> generate.Generated:
-        """Decodes the semantic codes of one segment."""
-        rules = self.settings.decoding
-        if options.positions:
-            rules = dataclasses.replace(rules, positions=options.positions)
-        sampling = generate.Sampling.make(
-            1,
-            greedy=options.greedy,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            repetition_penalty=options.repetition_penalty,
-            typical_mass=options.typical_mass,
-        )
-        limit = min(options.max_codes, self.t2s.cfg.max_codes)
-        limits = generate.Limits.make(1, limit)
-        return generate.generate(self.t2s, prefix, sampling, key[None], limits, rules=rules)
-
-    def mel(
+    def _mels(
         self,
+        rows: list["_Item"],
         semantic: jax.Array,
-        num_codes: int,
-        speaker: Speaker,
-        options: Options,
-        key: jax.Array,
-        noise: np.ndarray | None = None,
-        trace: Trace | None = None,
-    ) -> np.ndarray:
-        """Turns semantic frames into the mel of one segment.
-
-        Args:
-          semantic: [1, T, C] embeddings of codes and latents, padded.
-          num_codes: how many of them count.
-          speaker: gives the prompt's mel, its semantic frames and style.
-          options: steps and guidance.
-          key: of the noise.
-          noise: [N, 80] to use instead, prompt frames first.
-          trace: sees the intermediate arrays.
-
-        Returns:
-          Log-mel [M, 80].
-
-        Raises:
-          InputError: if `noise` is too short.
-        """
-        # In float32, as torch multiplies; the product decides how long the speech is.
-        M = int(np.float32(num_codes) * np.float32(self.settings.frames_per_code))
-        P = len(speaker.mel)
-        total = P + M
-        prompt_mel, prompt_length = padded(speaker.mel)
-        regulate = functools.partial(programs.regulate, self.s2m.length_regulator)
-        prompt = regulate(*padded(speaker.embedding), prompt_length, prompt_mel.shape[1])
-        lengths = np.array([[num_codes], [M]], np.int32)
-        generated = regulate(semantic, *lengths, bucket(M))
-        mu = programs.join(prompt, generated, np.int32(P), bucket(total))
-        if noise is None:
-            drawn = programs.draw_noise(key, bucket(total), self.settings.mel.num_mels)
-        elif len(noise) < total:
-            raise InputError(f"the noise bank has {len(noise)} columns left, want {total}")
-        else:
-            drawn = padded(noise[:total])[0]
-        inputs = map(
-            jnp.asarray, (mu, prompt_mel, prompt_length, speaker.style[None], [total], drawn)
+        noise: np.ndarray | None,
+        trace: Trace | None,
+    ) -> list[np.ndarray]:
+        """Turns semantic frames [B, T, C] (codes and latents) into log-mels [M, 80]."""
+        speakers = [item.request.speaker for item in rows]
+        per_code = self.settings.frames_per_code
+        spoken = np.array([len(item.codes) for item in rows], np.int32)
+        frames = np.array(
+            [
+                item.target.frames or duration.natural_frames(len(item.codes), per_code)
+                for item in rows
+            ],
+            np.int32,
         )
+        prompt_mels, prompts = stacked([s.mel for s in speakers])
+        total = prompts + frames
+        size = bucket(int(total.max()))
+        if size >= MAX_FRAMES or (frames > 100 * spoken).any():
+            raise InputError(f"a segment would have {frames.max()} mel frames; that is too long")
+        regulate = functools.partial(programs.regulate, self.s2m.length_regulator)
+        embedding = stacked([s.embedding for s in speakers])
+        before = regulate(*embedding, prompts, prompt_mels.shape[1])
+        after = regulate(semantic, spoken, frames, bucket(int(frames.max())))
+        mu = programs.join(before, after, prompts, size)
+        if noise is None:
+            keys = jnp.stack([item.key(1) for item in rows])
+            drawn = programs.draw_noise(keys, size, self.settings.mel.num_mels)
+        else:
+            drawn = np.stack(
+                [
+                    _columns(noise, item.index, int(n), size)
+                    for item, n in zip(rows, total, strict=True)
+                ]
+            )
+        style = np.stack([s.style for s in speakers])
+        options = rows[0].request.options
         flow = functools.partial(
             flow_matching.trajectory if trace else flow_matching.sample,
             self.s2m.velocity,
-            *inputs,
+            *map(jnp.asarray, (mu, prompt_mels, prompts, style, total, drawn)),
             steps=options.steps,
             guidance=options.guidance,
         )
         if trace:
-            mel_out, path = flow()
+            mels, path = flow()
+            P, N = int(prompts[0]), int(total[0])
             trace(
-                "flow", prompt=prompt[0, :P], generated=generated[0, :M], mu=mu[0, :total],
-                noise=drawn[0, :total], path=path, mel=mel_out[0, :total],
+                "flow", prompt=before[0, :P], generated=after[0, : frames[0]], mu=mu[0, :N],
+                noise=drawn[0, :N], path=path, mel=mels[0, :N],
             )  # fmt: skip
         else:
-            mel_out = flow()
-        return np.asarray(mel_out)[0, P:total]
+            mels = flow()
+        mels = np.asarray(mels)
+        return [mels[row, prompts[row] : total[row]] for row in range(len(rows))]
 
-    def wave(self, log_mel: np.ndarray) -> np.ndarray:
-        """Turns a log-mel [M, 80] into samples [M * hop] float32."""
-        samples = programs.vocode(self.vocoder, *padded(log_mel))
-        return np.asarray(samples)[0, : len(log_mel) * self.settings.mel.hop_length]
+    def _join(self, options: Options, segments: list[Segment], clock: "Clock") -> Speech:
+        rate = self.settings.mel.sample_rate
+        pause = np.zeros(options.silence(rate), np.float32)
+        pieces = [x for segment in segments for x in (pause, segment.samples)][1:]
+        return Speech(np.concatenate(pieces), rate, tuple(segments), clock.seconds)
+
+
+@dataclasses.dataclass
+class _Item:
+    """One segment of a request on its way through the networks."""
+
+    request: Request
+    index: int
+    text: str
+    ids: np.ndarray  # [L] int32
+    latents: jax.Array  # [32, D]
+    emotion: jax.Array  # [D]
+    target: Target = Target()
+    codes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    stopped: bool = False
+    generated: generate.Generated | None = None
+    segment: Segment = dataclasses.field(init=False)
+
+    def key(self, use: int) -> jax.Array:
+        """The PRNG key of this segment: use 0 decoding, 1 noise."""
+        return jax.random.fold_in(jax.random.key(self.request.options.seed), 2 * self.index + use)
+
+    def exact_codes(self) -> int:
+        """The number of codes that decoding must give; 0 if the model decides."""
+        return (self.target.codes or 0) if self.request.duration.mode == "exact" else 0
+
+    def most_codes(self, limit: int) -> int:
+        """The number of codes that decoding may write, stop included."""
+        exact = self.exact_codes()
+        return exact + 1 if exact else min(self.request.options.max_codes, limit)
+
+
+def _groups(items: list[_Item], size: int) -> Iterator[list[_Item]]:
+    """Groups of at most `size` items that can share programs."""
+    by_options: dict[Any, list[_Item]] = {}
+    for item in items:
+        by_options.setdefault(item.request.options.program_key(), []).append(item)
+    for members in by_options.values():
+        for start in range(0, len(members), size):
+            yield members[start : start + size]
+
+
+def _columns(noise: np.ndarray, index: int, length: int, size: int) -> np.ndarray:
+    """The noise [size, 80] of segment `index` from a bank [1, 80, N]."""
+    left = noise[0, :, NOISE_STRIDE * index :].T
+    if len(left) < length:
+        raise InputError(f"the noise bank has {len(left)} columns left, want {length}")
+    return pad(left[:length], size)
 
 
 class Clock:
-    """Adds up wall seconds by stage."""
+    """Adds up wall seconds by stage, and tells `progress` when one begins."""
 
-    def __init__(self):
+    def __init__(self, progress: Progress | None):
         self.seconds: dict[str, float] = {}
+        self.done = self.total = 0
+        self._progress = progress
 
     @contextlib.contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Times a block."""
+        if self._progress:
+            self._progress(stage, self.done, self.total)
         start = time.perf_counter()
         yield
+        self.done += 1
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 

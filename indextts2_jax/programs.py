@@ -10,6 +10,7 @@ tokens, D width, C semantic width.
 import functools
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -41,6 +42,17 @@ def pad(x: np.ndarray, length: int, axis: int = 0) -> np.ndarray:
 def padded(x: np.ndarray, smallest: int = 128) -> tuple[np.ndarray, np.ndarray]:
     """One item [T, ...] as a padded batch [1, bucket(T), ...] and its length [1] int32."""
     return pad(x, bucket(len(x), smallest))[None], np.array([len(x)], np.int32)
+
+
+def stacked(items: Sequence[np.ndarray], rows: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Items [T_i, ...] as a padded batch [B, bucket(max T), ...] and their lengths [B] int32.
+
+    With `rows` the first item is repeated until there are so many.
+    """
+    items = [*items, *[items[0]] * (rows - len(items))]
+    lengths = np.array([len(x) for x in items], np.int32)
+    size = bucket(int(lengths.max()))
+    return np.stack([pad(x, size) for x in items]), lengths
 
 
 def enable_compilation_cache() -> None:
@@ -84,12 +96,36 @@ def emotion_vector(t2s: gpt.T2S, features: jax.Array, lengths: jax.Array) -> jax
     return t2s.emotion_vector(features, length_mask(lengths, features.shape[1]))
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames=("slots", "row_offset"))
 def embed_prefix(
-    t2s: gpt.T2S, latents: jax.Array, emotion: jax.Array, ids: jax.Array, lengths: jax.Array
+    t2s: gpt.T2S,
+    latents: jax.Array,
+    emotion: jax.Array,
+    ids: jax.Array,
+    lengths: jax.Array,
+    num_codes: jax.Array,
+    *,
+    slots: tuple[str, ...],
+    row_offset: int,
 ) -> gpt.Prefix:
-    """Conditions and text ids [B, L] as the embedded prefix, duration free."""
-    durations = t2s.duration_vectors(t2s.cfg.free_slots, jnp.zeros_like(lengths))
+    """Conditions and text ids [B, L] as the embedded prefix.
+
+    Args:
+      t2s: the stage.
+      latents: [B, 32, D].
+      emotion: [B, D].
+      ids: [B, L] int32, padded.
+      lengths: [B] int32.
+      num_codes: [B] int32 wanted number of codes; 0 leaves the duration to the model.
+      slots: the duration slots of a wanted number.
+      row_offset: of the position numbering: the last code sits on row `num_codes` + this.
+
+    Returns:
+      B prefixes.
+    """
+    free = t2s.duration_vectors(t2s.cfg.free_slots, num_codes)
+    wanted = t2s.duration_vectors(slots, num_codes + row_offset)
+    durations = jnp.where((num_codes > 0)[:, None, None], wanted, free)
     return t2s.prefix(latents, emotion, durations, ids, lengths)
 
 
@@ -115,18 +151,19 @@ def regulate(
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def join(first: jax.Array, second: jax.Array, length: jax.Array, size: int) -> jax.Array:
-    """Puts `second` [1, ., D] behind the first `length` frames of `first`: [1, size, D]."""
+def join(first: jax.Array, second: jax.Array, lengths: jax.Array, size: int) -> jax.Array:
+    """Puts `second` [B, ., D] behind the first `lengths` frames of `first`: [B, size, D]."""
     place = jnp.arange(size)
     head = first[:, jnp.minimum(place, first.shape[1] - 1)]
-    tail = second[:, jnp.clip(place - length, 0, second.shape[1] - 1)]
-    return jnp.where((place < length)[:, None], head, tail)
+    behind = jnp.clip(place - lengths[:, None], 0, second.shape[1] - 1)
+    tail = jnp.take_along_axis(second, behind[..., None], axis=1)
+    return jnp.where((place < lengths[:, None])[..., None], head, tail)
 
 
 @functools.partial(jax.jit, static_argnames=("size", "num_mels"))
-def draw_noise(key: jax.Array, size: int, num_mels: int) -> jax.Array:
-    """Flow-matching noise [1, size, num_mels]; a longer draw begins with the shorter one."""
-    return flow_matching.draw_noise(key, size, num_mels)[None]
+def draw_noise(keys: jax.Array, size: int, num_mels: int) -> jax.Array:
+    """Flow-matching noise [B, size, num_mels]; a longer draw begins with the shorter one."""
+    return jax.vmap(lambda key: flow_matching.draw_noise(key, size, num_mels))(keys)
 
 
 @jax.jit

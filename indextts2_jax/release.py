@@ -7,7 +7,9 @@
       wav2vec2bert_stats.pt               bigvgan/{config.json, bigvgan_generator.pt}
       qwen0.6bemo4-merge/
 
-The Hugging Face hub's own cache layout is understood too. PyTorch is imported here alone.
+The Hugging Face hub's own cache layout is understood too. `provenance.json` and the directory
+`release/` of the checkpoint hold what `indextts2_jax.export` needs for the way back. PyTorch is
+imported by these two modules alone.
 """
 
 import contextlib
@@ -17,7 +19,7 @@ import pathlib
 import pickle
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -72,16 +74,30 @@ DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 # float32: their codes and waves must not depend on it.
 LOW_PRECISION_PARTS = ("t2s", "s2m", "qwen3")
 TOKENIZER_FILES = ("*.json", "*.jinja", "merges.txt")
+# The small tables: file -> its torch names -> our names; "" is a file that is one tensor.
+TABLES = {
+    "feature_statistics": {"mean": "feature_mean", "var": "feature_variance"},
+    "emotion_styles": {"": "emotion_styles"},
+    "emotion_vectors": {"": "emotion_vectors"},
+}
 # The level of a file that holds the weights, per part; other entries are optimizers, epochs.
 WRAPPERS = {"t2s": "model", "s2m": "net", "vocoder": "generator"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """The files of a release, found and named."""
+    """The files of a release, found and named.
+
+    Attributes:
+      files: what it is (a part, a table, ...) -> file.
+      places: what it is -> path in a release directory; auxiliary files of elsewhere get one below
+        hf_cache.
+      config: the contents of config.yaml.
+    """
 
     files: Mapping[str, pathlib.Path]
-    config: Mapping[str, Any]  # config.yaml
+    places: Mapping[str, str]
+    config: Mapping[str, Any]
 
     @classmethod
     def find(
@@ -109,7 +125,8 @@ class Release:
             if not isinstance(config, dict):
                 raise ConversionError(f"{config_file} holds no settings")
         with _reading(config_file):
-            own = {
+            places = {
+                "config": config_file.name,
                 "t2s": config["gpt_checkpoint"],
                 "s2m": config["s2mel_checkpoint"],
                 "tokenizer": config["dataset"]["bpe_model"],
@@ -119,25 +136,34 @@ class Release:
             }
             if emotion_text:
                 folder = pathlib.PurePath(config["qwen_emo_path"])
-                own["qwen3"] = str(folder / "model.safetensors")
-                own["qwen3_config"] = str(folder / "config.json")
-        files = {name: src / path for name, path in own.items()}
+                places["qwen3"] = str(folder / "model.safetensors")
+                places["qwen3_config"] = str(folder / "config.json")
+        files = {name: src / place for name, place in places.items()}
         missing = [f"{path} ({name})" for name, path in files.items() if not path.is_file()]
         roots = [aux, src / "hf_cache", src] if aux is not None else [src / "hf_cache", src]
         for name, patterns in AUXILIARY.items():
             found = [
-                p for root in roots for pattern in patterns for p in sorted(root.glob(pattern))
+                (root, path)
+                for root in roots
+                for pattern in patterns
+                for path in sorted(root.glob(pattern))
             ]
             if found:
-                files[name] = found[0]
+                root, files[name] = found[0]
+                place = files[name].relative_to(root)
+                places[name] = (place if root == src else "hf_cache" / place).as_posix()
             else:
                 missing.append(f"{patterns[0]} ({name}), below {' or '.join(map(str, roots))}")
         if missing:
             raise ConversionError("missing files:\n  " + "\n  ".join(missing))
-        return cls(files, config)
+        return cls(files, places, config)
 
     def part_config(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-        """Reads the architecture of a part from the release's settings and the weights' shapes."""
+        """Reads the architecture of a part from the release's settings and the weights' shapes.
+
+        Raises:
+          ConversionError: if they lack something or ask for what we do not build.
+        """
         make: dict[str, Callable[[], Any]] = {
             "w2v_bert": lambda: W2VBertConfig.from_release(_json(self.files["w2v_bert_config"])),
             "semantic_codec": lambda: SemanticCodecConfig.from_release(
@@ -149,7 +175,68 @@ class Release:
             "vocoder": lambda: BigVGANConfig.from_release(_json(self.files["vocoder_config"])),
             "qwen3": lambda: Qwen3Config.from_release(_json(self.files["qwen3_config"])),
         }
-        return make[name]()
+        with _reading(self.files[name]):
+            return make[name]()
+
+    def settings(self, configs: Mapping[str, Any], fingerprints: Mapping[str, str]) -> Settings:
+        """The settings of a checkpoint made from this release.
+
+        Args:
+          configs: part name -> its architecture.
+          fingerprints: part name -> hash of its arrays.
+
+        Raises:
+          ConversionError: if config.yaml lacks something.
+        """
+        with _reading(self.files["config"]):
+            preprocess = self.config["s2mel"]["preprocess_params"]
+            mel = MelConfig.from_release(preprocess["spect_params"], preprocess["sr"])
+            emotion_groups = tuple(self.config["emo_num"])
+        start_code = configs["t2s"].start_code
+        return Settings(
+            source=f"PyTorch release, version {self.config.get('version', 'unknown')}",
+            trained=True,
+            configs=configs,
+            mel=mel,
+            feature_layer=FEATURE_LAYER,
+            frames_per_code=FRAMES_PER_CODE,
+            # The released pipeline decodes with rows 0, 2, 3, ..., and shows its processors ids of
+            # 1 in place of the prefix.
+            decoding=DecodingRules("released", (1, start_code), (start_code,)),
+            # The reading of the slots that most users of the released weights report; unverified.
+            duration_slots=("pos(T)", "speed0"),
+            emotions=EmotionSet.indextts2(),
+            emotion_groups=emotion_groups,
+            fingerprints=fingerprints,
+        )
+
+    def texts(self) -> Iterator[tuple[pathlib.Path, str, str]]:
+        """The files that are no weights: tokenizers, settings, licences.
+
+        Yields:
+          The file, its path in a release directory, and its path in a checkpoint directory.
+        """
+
+        def beside(name: str, *patterns: str) -> Iterator[tuple[pathlib.Path, str]]:
+            folder = pathlib.PurePosixPath(self.places[name]).parent
+            for path in sorted(self.files[name].parent.iterdir()):
+                if path.is_file() and any(path.match(pattern) for pattern in patterns):
+                    yield path, str(folder / path.name)
+
+        yield self.files["tokenizer"], self.places["tokenizer"], "tokenizer/bpe.model"
+        for path, place in beside("tokenizer", "glossary.yaml"):
+            yield path, place, f"tokenizer/{path.name}"
+        if "qwen3" in self.files:
+            for path, place in beside("qwen3", *TOKENIZER_FILES):
+                yield path, place, f"tokenizer/qwen3/{path.name}"
+        yield self.files["config"], self.places["config"], "release/config.yaml"
+        for name, pattern in {
+            "config": "*LICEN[CS]E*",
+            "w2v_bert_config": "*.json",
+            "vocoder_config": "*.json",
+        }.items():
+            for path, place in beside(name, pattern):
+                yield path, place, f"release/{place}"
 
 
 @contextlib.contextmanager
@@ -170,10 +257,26 @@ def _json(path: pathlib.Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def read_tensors(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a weight file: torch name -> torch tensor, memory-mapped where the format allows.
+@dataclasses.dataclass(frozen=True)
+class WeightFile:
+    """What a weight file holds.
 
-    Nested dictionaries are joined by "/". A pickle never runs code (`weights_only`).
+    Attributes:
+      tensors: key -> torch tensor, in the order of the file; keys of nested dictionaries are joined
+        by "/", and a file that is one tensor has the key "".
+      others: keys of everything else (optimizer settings, counts of epochs).
+      metadata: of a safetensors file.
+    """
+
+    tensors: Mapping[str, Any]
+    others: tuple[str, ...] = ()
+    metadata: Mapping[str, str] | None = None
+
+
+def read_weights(path: pathlib.Path) -> WeightFile:
+    """Reads a weight file, memory-mapped where the format allows.
+
+    A pickle never runs code (`weights_only`).
 
     Raises:
       ConversionError: if the file is no plain weight file.
@@ -182,9 +285,7 @@ def read_tensors(path: pathlib.Path) -> dict[str, Any]:
 
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return _read_safetensors(path)
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # files of the old, unmappable format
@@ -195,36 +296,57 @@ def read_tensors(path: pathlib.Path) -> dict[str, Any]:
         ) from error
     except Exception as error:
         raise ConversionError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
-    flat: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
+    others: list[str] = []
 
     def walk(prefix: str, value: Any) -> None:
         if isinstance(value, torch.Tensor):
-            flat[prefix] = value
+            tensors[prefix] = value
         elif isinstance(value, Mapping):
             for key, inner in value.items():
                 walk(f"{prefix}/{key}" if prefix else str(key), inner)
+        else:
+            others.append(prefix)
 
     walk("", content)
-    return flat
+    return WeightFile(tensors, tuple(others))
 
 
-def unwrap(name: str, tensors: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _read_safetensors(path: pathlib.Path) -> WeightFile:
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)  # in an order of its own
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    metadata = header.pop("__metadata__", None)
+    order = sorted(header, key=lambda key: header[key]["data_offsets"])
+    return WeightFile({key: tensors[key] for key in order}, metadata=metadata)
+
+
+def unwrap(name: str, keys: Iterable[str]) -> tuple[str, dict[str, str]]:
     """Removes the wrapper level and `module.` prefixes that trainers leave in a file.
 
     Args:
       name: of the part.
-      tensors: from `read_tensors`.
+      keys: of the file's tensors.
 
     Returns:
-      The wrapper ("" for none) and the tensors below it. S2M keeps its `net/<network>/` levels.
+      The wrapper ("" for none), and torch name -> key of the tensors below it, in order. S2M keeps
+      its `net/<network>/` levels.
+
+    Raises:
+      ConversionError: if two keys lead to one name.
     """
     wrapper = WRAPPERS.get(name, "")
-    inside = {k: v for k, v in tensors.items() if wrapper and k.startswith(f"{wrapper}/")}
+    inside = [key for key in keys if wrapper and key.startswith(f"{wrapper}/")]
     if not inside:
-        return "", {re.sub(r"(^|/)module\.", r"\1", k): v for k, v in tensors.items()}
-    if name != "s2m":
-        inside = {k.removeprefix(f"{wrapper}/"): v for k, v in inside.items()}
-    return wrapper, {re.sub(r"(^|/)module\.", r"\1", k): v for k, v in inside.items()}
+        wrapper, inside = "", list(keys)
+    prefix = f"{wrapper}/" if name != "s2m" else ""
+    names = {re.sub(r"(^|/)module\.", r"\1", key.removeprefix(prefix)): key for key in inside}
+    if len(names) < len(inside):
+        twice = sorted(set(inside) - set(names.values()))
+        raise ConversionError(f"tensors with and without `module.`: {', '.join(twice[:5])}")
+    return wrapper, names
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
@@ -252,11 +374,12 @@ class Writer:
         """Converts one network."""
         path, part = self.release.files[name], PARTS[name]
         try:
-            wrapper, torch_tensors = unwrap(name, read_tensors(path))
-            tensors = {k: to_numpy(v) for k, v in torch_tensors.items()}
-            del torch_tensors
-            with _reading(path):
-                config = self.release.part_config(name, {k: v.shape for k, v in tensors.items()})
+            file = read_weights(path)
+            wrapper, keys = unwrap(name, file.tensors)
+            tensors = {torch_name: to_numpy(file.tensors[key]) for torch_name, key in keys.items()}
+            origin = self._origin(name, file, wrapper, keys)
+            del file
+            config = self.release.part_config(name, {k: v.shape for k, v in tensors.items()})
             model = part.abstract(config)
             unused = part.unused(config)
             arrays = convert.to_jax(tensors, part.rules, convert.shapes(model), unused)
@@ -264,10 +387,10 @@ class Writer:
             self.errors.append(f"{path}: {error}" if str(path) not in str(error) else str(error))
             return
         keep = {k: v for k, v in tensors.items() if any(re.fullmatch(u, k) for u in unused)}
-        self.provenance[name] = _origin(path, wrapper, tensors)
         del tensors
         if keep:
-            checkpoint.save_arrays(self.out / "unused" / name, keep)
+            origin["unused"] = checkpoint.save_arrays(self.out / "unused" / name, keep)
+        self.provenance[name] = origin
         self.configs[name] = config
         low = convert.params(model, nnx.Param) if name in LOW_PRECISION_PARTS else ()
         arrays = {  # views where nothing changes
@@ -279,23 +402,18 @@ class Writer:
     def tables(self) -> None:
         """Converts the small tables: feature statistics and emotion prototypes."""
         arrays: dict[str, np.ndarray] = {}
-        files = {
-            "feature_statistics": {"mean": "feature_mean", "var": "feature_variance"},
-            "emotion_styles": {"": "emotion_styles"},
-            "emotion_vectors": {"": "emotion_vectors"},
-        }
-        for source, names in files.items():
+        for source, names in TABLES.items():
             path = self.release.files[source]
             try:
-                tensors = {k: to_numpy(v) for k, v in read_tensors(path).items()}
+                file = read_weights(path)
             except ConversionError as error:
                 self.errors.append(str(error))
                 continue
-            if tensors.keys() != names.keys():
-                self.errors.append(f"{path}: holds {sorted(tensors)}, want {sorted(names)}")
+            if file.tensors.keys() != names.keys():
+                self.errors.append(f"{path}: holds {sorted(file.tensors)}, want {sorted(names)}")
                 continue
-            self.provenance[source] = _origin(path, "", tensors)
-            arrays |= {names[k]: v.astype(np.float32) for k, v in tensors.items()}
+            self.provenance[source] = self._origin(source, file, "", {k: k for k in file.tensors})
+            arrays |= {names[k]: to_numpy(v).astype(np.float32) for k, v in file.tensors.items()}
         if not self.errors:
             self.errors += self._table_errors(arrays)
         if not self.errors:
@@ -313,6 +431,26 @@ class Writer:
         for name, shape in wanted.items():
             if arrays[name].shape != shape:
                 yield f"{name}: shape {arrays[name].shape}, want {shape}"
+
+    def _origin(
+        self, name: str, file: WeightFile, wrapper: str, keys: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """What `provenance.json` says of a file and its converted tensors (name -> key)."""
+        converted = set(keys.values())
+        others = (*file.others, *(key for key in file.tensors if key not in converted))
+        return {
+            "file": self.release.places[name],
+            "wrapper": wrapper,
+            "metadata": file.metadata,
+            # Below the wrapper in full; of the rest the top level says enough.
+            "left_out": sorted(
+                {k if k.split("/")[0] == wrapper else k.split("/")[0] for k in others}
+            ),
+            "tensors": [
+                [key, str(file.tensors[key].dtype).removeprefix("torch."), file.tensors[key].shape]
+                for key in keys.values()
+            ],
+        }
 
 
 def convert_release(
@@ -336,12 +474,7 @@ def convert_release(
       ConversionError: lists every file, name and shape that does not match.
       CheckpointError: if `out` exists.
     """
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise ConversionError(
-            "converting needs PyTorch: pip install 'indextts2-jax[convert]'"
-        ) from None
+    require_torch()
     release = Release.find(src, aux, emotion_text=emotion_text)
     names = [name for name in PARTS if name in release.files]
     with checkpoint.writing(out) as directory:
@@ -354,47 +487,24 @@ def convert_release(
             writer.tables()
         if writer.errors:
             raise ConversionError("\n".join(writer.errors))
-        _copy_tokenizers(release, directory)
-        _settings(release, writer).save(directory)
-        checkpoint.write_json(directory / "provenance.json", writer.provenance)
+        release.settings(writer.configs, writer.fingerprints).save(directory)
+        texts = {}
+        for path, place, kept in release.texts():
+            (directory / kept).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, directory / kept)
+            texts[place] = kept
+        checkpoint.write_json(directory / "provenance.json", {**writer.provenance, "texts": texts})
 
 
-def _copy_tokenizers(release: Release, out: pathlib.Path) -> None:
-    folder = out / "tokenizer"
-    folder.mkdir()
-    bpe = release.files["tokenizer"]
-    shutil.copyfile(bpe, folder / "bpe.model")
-    glossary = bpe.with_name("glossary.yaml")
-    if glossary.is_file():
-        shutil.copyfile(glossary, folder / "glossary.yaml")
-    if "qwen3" in release.files:
-        (folder / "qwen3").mkdir()
-        for path in sorted(release.files["qwen3"].parent.iterdir()):
-            if any(path.match(pattern) for pattern in TOKENIZER_FILES):
-                shutil.copyfile(path, folder / "qwen3" / path.name)
+def require_torch() -> None:
+    """Says what to install where PyTorch is missing.
 
-
-def _settings(release: Release, writer: Writer) -> Settings:
-    t2s = writer.configs["t2s"]
-    preprocess = release.config["s2mel"]["preprocess_params"]
-    with _reading(release.files["s2m"].with_name("config.yaml")):
-        mel = MelConfig.from_release(preprocess["spect_params"], preprocess["sr"])
-    return Settings(
-        source=f"PyTorch release, version {release.config.get('version', 'unknown')}",
-        trained=True,
-        configs=writer.configs,
-        mel=mel,
-        feature_layer=FEATURE_LAYER,
-        frames_per_code=FRAMES_PER_CODE,
-        # The released pipeline decodes with rows 0, 2, 3, ..., and shows its processors ids of 1 in
-        # place of the prefix.
-        decoding=DecodingRules(positions="released", penalized=(1, t2s.start_code)),
-        emotions=EmotionSet.indextts2(),
-        emotion_groups=tuple(release.config["emo_num"]),
-        fingerprints=writer.fingerprints,
-    )
-
-
-def _origin(path: pathlib.Path, wrapper: str, tensors: Mapping[str, np.ndarray]) -> Any:
-    order = [[name, str(x.dtype), list(x.shape)] for name, x in tensors.items()]
-    return {"file": path.name, "wrapper": wrapper, "tensors": order}
+    Raises:
+      ConversionError: if it is.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise ConversionError(
+            "converting needs PyTorch: pip install 'indextts2-jax[convert]'"
+        ) from None

@@ -1,5 +1,6 @@
 """The pipeline and its command line: what a user sees, good input and bad."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,7 +12,8 @@ from indextts2_jax import programs
 from indextts2_jax.cli import main
 from indextts2_jax.dump import Dump
 from indextts2_jax.errors import InputError
-from indextts2_jax.options import Emotion, Options
+from indextts2_jax.duration import Duration
+from indextts2_jax.options import Emotion, Options, Request
 from indextts2_jax.pipeline import IndexTTS2, fade_out
 from indextts2_jax.speaker import Speaker
 from tests.common import SHARED, needs_shared, relative_error
@@ -79,6 +81,96 @@ def test_buckets_change_nothing(tts, voice, speaker, monkeypatch):
     assert relative_error(after.samples, before.samples) < 1e-3
 
 
+def test_a_batch_of_mixed_requests_equals_singles(tts, speaker):
+    rng = np.random.default_rng(0)
+    other = dataclasses.replace(speaker, features=speaker.features[:40], mel=speaker.mel[:70])
+    features = rng.standard_normal((33, speaker.features.shape[1])).astype(np.float32)
+    requests = [
+        Request("Hello there.", speaker, options=SHORT),
+        Request(
+            "How are you today?", other, Emotion(features, 0.5), dataclasses.replace(SHORT, seed=5)
+        ),
+        Request("Hello.", speaker, options=dataclasses.replace(SHORT, greedy=True, steps=2)),
+        Request(
+            "Hello there, you. " * 3, other, options=dataclasses.replace(SHORT, max_text_tokens=30)
+        ),
+        Request("Well.", speaker, Emotion(weights=np.eye(8)[1]), SHORT, Duration(tokens=11)),
+        Request("Well, well.", other, options=SHORT, duration=Duration(seconds=0.5)),
+    ]
+    together = tts.synthesize_batch(requests, batch_size=4)
+    for request, speech in zip(requests, together, strict=True):
+        alone = tts.synthesize_batch([request], batch_size=1)[0]
+        for ours, single in zip(speech.segments, alone.segments, strict=True):
+            np.testing.assert_array_equal(ours.codes, single.codes)
+        assert relative_error(speech.samples, alone.samples) < 1e-3
+        streamed = list(tts.stream(request))
+        np.testing.assert_array_equal(streamed[-1].samples, alone.segments[-1].samples)
+
+
+def test_the_same_request_may_come_twice(tts, speaker):
+    request = Request("Hello.", speaker, options=SHORT)
+    first, second = tts.synthesize_batch([request, request])
+    np.testing.assert_array_equal(first.samples, second.samples)
+    assert len(first.segments) == 1
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+def test_durations_are_exact(tts, speaker, factor):
+    options = dataclasses.replace(SHORT, max_text_tokens=30, max_codes=60)
+    text = "Hello there, you. " * 3
+    tokens = int(40 * factor)
+    speech = tts.synthesize(text, speaker, options=options, duration=Duration(tokens=tokens))
+    assert sum(len(s.codes) for s in speech.segments) == tokens
+    seconds = 0.9 * factor
+    for by in ("tokens", "stretch"):
+        wish = Duration(seconds=seconds, by=by)
+        speech = tts.synthesize(text, speaker, options=options, duration=wish)
+        assert abs(speech.duration_s - seconds) <= 256 / 22050
+    greedy = dataclasses.replace(options, greedy=True)
+    natural = tts.synthesize(text, speaker, options=greedy)
+    speech = tts.synthesize(text, speaker, options=options, duration=Duration(speed=1 / factor))
+    for ours, free in zip(speech.segments, natural.segments, strict=True):
+        assert len(ours.codes) == round(len(free.codes) * factor)
+
+
+def test_the_natural_mode_is_the_plain_model_with_a_duration_vector(tts, speaker, monkeypatch):
+    """No mask, no forcing: the same codes as a free run whose duration slots are replaced."""
+    wish = Duration(tokens=30, mode="natural")
+    got = tts.synthesize("Hello there.", speaker, options=SHORT, duration=wish)
+    embed = programs.embed_prefix
+    row = tts.settings.decoding.row_offset + 30
+    monkeypatch.setattr(
+        programs,
+        "embed_prefix",
+        lambda *args, slots, row_offset: embed(
+            *args[:-1], np.full_like(args[-1], row), slots=slots, row_offset=0
+        ),
+    )
+    by_hand = tts.synthesize("Hello there.", speaker, options=SHORT)
+    np.testing.assert_array_equal(got.segments[0].codes, by_hand.segments[0].codes)
+
+
+def test_the_duration_vector_changes_what_is_said(tts, speaker):
+    codes = [
+        tts.synthesize("Hello there.", speaker, options=Options(seed=seed, steps=1), duration=wish)
+        .segments[0]
+        .codes.tolist()
+        for wish in (Duration(), Duration(tokens=30, mode="natural"))
+        for seed in range(3)
+    ]
+    assert codes[:3] != codes[3:]
+
+
+def test_impossible_durations_are_refused(tts, speaker):
+    for wish, message in [
+        (Duration(tokens=5000), "would have 5000 codes; the model has 159 at most"),
+        (Duration(seconds=0.001), "leave no time to speak"),
+        (Duration(seconds=1000.0, by="stretch"), "mel frames; that is too long"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            tts.synthesize("Hello.", speaker, options=SHORT, duration=wish)
+
+
 def test_a_saved_speaker_speaks_as_the_recording(command, converted, voice, tmp_path):
     speaker = tmp_path / "s.npz"
     assert command("--save-speaker", speaker)[0] == 0
@@ -89,8 +181,6 @@ def test_a_saved_speaker_speaks_as_the_recording(command, converted, voice, tmp_
 
 
 def test_a_speaker_of_other_encoders_is_refused(tts, speaker, tmp_path):
-    import dataclasses
-
     dataclasses.replace(speaker, fingerprint="other").save(tmp_path / "s.npz")
     with pytest.raises(InputError, match="made by other encoders"):
         tts.load_speaker(tmp_path / "s.npz")
@@ -127,20 +217,24 @@ def test_the_end_of_a_segment_fades(tts, speaker):
     np.testing.assert_allclose(fade_out(np.ones(4, np.float32), 8)[-1], 0, atol=1e-7)
 
 
+def _emotion(tts, speaker, emotion, **options):
+    return tts.conditions(Request("x", speaker, emotion, Options(**options)))[1]
+
+
 def test_alpha_moves_from_the_prompt_to_the_other_recording(tts, speaker):
     rng = np.random.default_rng(0)
     other = rng.standard_normal(speaker.features.shape).astype(np.float32)
-    ends = [tts.conditions(speaker, Emotion(other, alpha))[1] for alpha in (0.0, 0.25, 1.0)]
+    ends = [_emotion(tts, speaker, Emotion(other, alpha)) for alpha in (0.0, 0.25, 1.0)]
     np.testing.assert_allclose(ends[1], 0.75 * ends[0] + 0.25 * ends[2], atol=1e-5)
     assert relative_error(ends[0], ends[2]) > 1e-2
 
 
 def test_weights_over_the_limit_are_scaled_unless_raw(tts, speaker):
     weights = np.array([1.0, 0.6, 0, 0, 0, 0, 0, 0])
-    scaled = tts.conditions(speaker, Emotion(weights=weights))[1]
-    by_hand = tts.conditions(speaker, Emotion(weights=weights / 2, raw=True))[1]
-    raw = tts.conditions(speaker, Emotion(weights=weights, raw=True))[1]
-    compat = tts.conditions(speaker, Emotion(weights=weights), compat=True)[1]
+    scaled = _emotion(tts, speaker, Emotion(weights=weights))
+    by_hand = _emotion(tts, speaker, Emotion(weights=weights / 2, raw=True))
+    raw = _emotion(tts, speaker, Emotion(weights=weights, raw=True))
+    compat = _emotion(tts, speaker, Emotion(weights=weights), compat=True)
     np.testing.assert_allclose(scaled, by_hand, rtol=1e-5)
     np.testing.assert_allclose(raw, compat, rtol=1e-6)
     assert relative_error(scaled, raw) > 1e-2

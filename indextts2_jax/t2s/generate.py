@@ -13,6 +13,7 @@ Source: spec of the released decoding (processor order as in Hugging Face `gener
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -61,6 +62,11 @@ class Sampling:
             jnp.full(batch, typical_mass, jnp.float32),
         )
 
+    @classmethod
+    def stack(cls, items: Sequence["Sampling"]) -> "Sampling":
+        """One batch of the items' settings."""
+        return jax.tree.map(lambda *fields: jnp.concatenate(fields), *items)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -101,15 +107,21 @@ class DecodingRules:
         2, ... as in training, or "released" 0, 2, 3, ... as the released pipeline decodes.
       penalized: codes that the repetition penalty hits from the start (upstream's stand-in ids of
         the prefix).
+      forbidden: codes that are never picked, because nothing can be made of them (the start code).
     """
 
     positions: str = "plain"
     penalized: tuple[int, ...] = ()
+    forbidden: tuple[int, ...] = ()
 
     @property
     def row_offset(self) -> int:
         """Row of the k-th generated code (k = 1, 2, ...) minus k."""
         return {"plain": 0, "released": 1}[self.positions]
+
+    def forbid(self, scores: jax.Array) -> jax.Array:
+        """Gives the forbidden codes of scores [..., V] the score -inf."""
+        return scores.at[..., list(self.forbidden)].set(-jnp.inf) if self.forbidden else scores
 
 
 @jax.tree_util.register_dataclass
@@ -125,6 +137,10 @@ class DecodeState:
     seen: jax.Array  # [B, V] bool, for the repetition penalty
     trace: "Trace"
 
+    def grow(self, size: int) -> "DecodeState":
+        """The same state with room for `size` positions."""
+        return dataclasses.replace(self, cache=self.cache.grow(size))
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -137,12 +153,12 @@ class Trace:
 
 @dataclasses.dataclass(frozen=True)
 class Generated:
-    """The result of `generate`; arrays on the device."""
+    """The result of `generate` and `beam_generate`; arrays on the device."""
 
     codes: jax.Array  # [B, M] int32; the stop code from `lengths` on
     lengths: jax.Array  # [B] int32, codes before the stop
     stopped: jax.Array  # [B] bool, False where the limit cut the item off
-    trace: Trace
+    trace: Trace | None  # None from beams: no one sequence of logits leads to the codes
 
 
 def penalize(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
@@ -164,27 +180,34 @@ def keep_typical(logits: jax.Array, mass: jax.Array) -> jax.Array:
     return jnp.where((distance > limit) & (mass[:, None] < 1), -jnp.inf, logits)
 
 
-def keep_top(logits: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:
-    """Keeps the `top_k` best codes [B, V], and of those the smallest set with mass `top_p`."""
+def keep_top(logits: jax.Array, top_k: jax.Array, top_p: jax.Array, fewest: int = 1) -> jax.Array:
+    """Keeps the `top_k` best codes [B, V], and of those the smallest set with mass `top_p`.
+
+    At least the `fewest` best are kept.
+    """
     V = logits.shape[-1]
     ranked = jnp.sort(logits, axis=-1, descending=True)
-    k = jnp.where(top_k > 0, jnp.minimum(top_k, V), V)
+    k = jnp.where(top_k > 0, jnp.clip(top_k, fewest, V), V)
     kth = jnp.take_along_axis(ranked, k[:, None] - 1, -1)
     ranked = jnp.where(ranked < kth, -jnp.inf, ranked)
     p = jax.nn.softmax(ranked, axis=-1)
     kept = (jnp.cumsum(p, axis=-1) - p < top_p[:, None]) & (p > 0)
-    kept = kept.at[:, 0].set(True)
+    kept = kept.at[:, :fewest].set(True)
     lowest = jnp.min(jnp.where(kept, ranked, jnp.inf), axis=-1, keepdims=True)
     return jnp.where(logits < lowest, -jnp.inf, logits)
+
+
+def warp(logits: jax.Array, sampling: Sampling, fewest: int = 1) -> jax.Array:
+    """Turns penalised scores [B, V] into those to draw from; keeps the `fewest` best at least."""
+    scores = keep_typical(logits, sampling.typical_mass) / sampling.temperature[:, None]
+    return keep_top(scores, sampling.top_k, sampling.top_p, fewest)
 
 
 def pick(logits: jax.Array, sampling: Sampling, keys: jax.Array) -> jax.Array:
     """Picks one code per row from penalised logits [B, V] with one key per row."""
 
     def sample(logits: jax.Array) -> jax.Array:
-        scores = keep_typical(logits, sampling.typical_mass) / sampling.temperature[:, None]
-        scores = keep_top(scores, sampling.top_k, sampling.top_p)
-        return jax.vmap(jax.random.categorical)(keys, scores)
+        return jax.vmap(jax.random.categorical)(keys, warp(logits, sampling))
 
     best = jnp.argmax(logits, axis=-1)
     drawn = jax.lax.cond(jnp.all(sampling.greedy), lambda _: best, sample, logits)
@@ -254,11 +277,11 @@ def decode(
         return (P + 1 + s.step < size) & ~jnp.all(s.stopped)
 
     def body(s: DecodeState) -> DecodeState:
-        scores = penalize(s.logits, s.seen, sampling.repetition_penalty)
-        scores = limits.enforce(scores, s.step, cfg.stop_code)
+        penalized = penalize(s.logits, s.seen, sampling.repetition_penalty)
+        scores = limits.enforce(rules.forbid(penalized), s.step, cfg.stop_code)
         code = pick(scores, sampling, jax.vmap(jax.random.fold_in, (0, None))(keys, s.step))
         code = jnp.where(s.stopped, cfg.stop_code, code)
-        best = jax.lax.top_k(scores, 2)[0]
+        best = jax.lax.top_k(penalized, 2)[0]
         step = jnp.minimum(s.step, TRACED_STEPS - 1)
         logits = jnp.where(s.step < TRACED_STEPS, s.logits, s.trace.logits[:, step])
         trace = Trace(
@@ -307,21 +330,47 @@ def generate(
     Raises:
       ValueError: if a limit is not in the position table.
     """
-    P, most = prefix.mask.shape[1], int(jnp.max(limits.most))
-    if not 1 <= most <= model.cfg.max_codes:
-        raise ValueError(f"max_codes is {most}; it must be in 1 .. {model.cfg.max_codes}")
-    sizes = [s for s in CACHE_SIZES if s >= P + 1 + min(most, CACHE_SIZES[0] // 2)]
+    sizes = cache_sizes(model, prefix, limits)
     state = prefill(model, prefix, rules=rules, cache_size=sizes[0], capacity=model.cfg.max_codes)
-    for size in sizes:
-        if size > sizes[0]:
-            state = dataclasses.replace(state, cache=_grow(state.cache, size))
-        state = decode(model, state, prefix.mask, sampling, keys, limits, rules=rules)
-        if bool(jnp.all(state.stopped)):
-            break
+    state = decode_in_sizes(
+        state, sizes, lambda s: decode(model, s, prefix.mask, sampling, keys, limits, rules=rules)
+    )
     lengths = jnp.sum(state.codes != model.cfg.stop_code, axis=1)
     return Generated(state.codes, lengths, lengths < limits.most, state.trace)
 
 
+def cache_sizes(model: T2S, prefix: Prefix, limits: Limits) -> list[int]:
+    """The sizes that a cache may go through; the first holds the prefix and many codes.
+
+    Raises:
+      ValueError: if a limit is not in the position table.
+    """
+    P, most = prefix.mask.shape[1], int(jnp.max(limits.most))
+    if not 1 <= most <= model.cfg.max_codes:
+        raise ValueError(f"max_codes is {most}; it must be in 1 .. {model.cfg.max_codes}")
+    return [s for s in CACHE_SIZES if s >= P + 1 + min(most, CACHE_SIZES[0] // 2)]
+
+
+def decode_in_sizes(state: Any, sizes: Sequence[int], decode: Callable[[Any], Any]) -> Any:
+    """Decodes to the end, and moves to a larger cache whenever one is full.
+
+    Args:
+      state: what the loop carries; has `stopped` and `grow`.
+      sizes: of the caches, ascending; `state` has the first.
+      decode: continues until all items are done or the cache is full.
+
+    Returns:
+      The last state.
+    """
+    for size in sizes:
+        if size > sizes[0]:
+            state = _grow(state, size)
+        state = decode(state)
+        if bool(jnp.all(state.stopped)):
+            break
+    return state
+
+
 @functools.partial(jax.jit, static_argnames=("size",))
-def _grow(cache: KVCache, size: int) -> Any:
-    return cache.grow(size)
+def _grow(state: Any, size: int) -> Any:
+    return state.grow(size)

@@ -1,0 +1,141 @@
+"""How long a speech shall be: a number of codes, seconds, or a speed, shared among its segments.
+
+One code lasts `frames_per_code` mel frames (20 ms). The number of codes goes to T2S, which keeps to
+it; the number of frames goes to the length regulator, so that seconds hold to one mel frame.
+
+Source: paper section 3.1.1 (duration vector); the shares of segments are ours.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from indextts2_jax.errors import InputError
+
+SPEED_RANGE = (0.25, 4.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Duration:
+    """A wish for the length of a speech; the default leaves it to the model.
+
+    Attributes:
+      tokens: number of codes, of all segments together.
+      seconds: length of the speech, silences between segments included.
+      speed: 1.25 = a quarter faster than the model by itself (greedily decoded).
+      mode: "exact": the stop code is masked before the number of codes and forced after it;
+        "natural": the duration vector alone tells the model.
+      by: "tokens": T2S controls the duration; "stretch": the length regulator stretches what T2S
+        says freely (for checkpoints that were not trained for duration control).
+    """
+
+    tokens: int | None = None
+    seconds: float | None = None
+    speed: float | None = None
+    mode: str = "exact"
+    by: str = "tokens"
+
+    def __post_init__(self):
+        given = [n for n in ("tokens", "seconds", "speed") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise InputError(f"{' and '.join(given)} are given; want one of them")
+        if self.mode not in ("exact", "natural"):
+            raise InputError(f"duration mode is {self.mode!r}; want exact or natural")
+        if self.by not in ("tokens", "stretch"):
+            raise InputError(f"duration by {self.by!r}; want tokens or stretch")
+        if self.tokens is not None and self.tokens < 1:
+            raise InputError(f"tokens is {self.tokens}; it must be at least 1")
+        if self.tokens is not None and self.by == "stretch":
+            raise InputError(
+                "a number of tokens cannot be had by stretching; give seconds or speed"
+            )
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise InputError(f"seconds is {self.seconds}; it must be more than 0")
+        low, high = SPEED_RANGE
+        if self.speed is not None and not low <= self.speed <= high:
+            raise InputError(f"speed is {self.speed}; it must be in {low:g} .. {high:g}")
+
+    @property
+    def free(self) -> bool:
+        """Nothing is wished."""
+        return self.tokens is None and self.seconds is None and self.speed is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What one segment shall have; None leaves it to the model."""
+
+    codes: int | None = None
+    frames: int | None = None
+
+
+def natural_frames(num_codes: int, frames_per_code: float) -> int:
+    """Mel frames of codes that nobody stretches; in float32, as torch multiplies."""
+    return int(np.float32(num_codes) * np.float32(frames_per_code))
+
+
+def shares(total: int, weights: Sequence[float]) -> list[int]:
+    """Splits `total` in proportion to `weights`, each share at least 1 (largest remainders).
+
+    Raises:
+      InputError: if there is not 1 for each.
+    """
+    if total < len(weights):
+        raise InputError(f"{total} is too little for {len(weights)} segments")
+    spare = total - len(weights)
+    exact = np.asarray(weights, np.float64) * spare / sum(weights)
+    out = np.floor(exact).astype(int)
+    out[np.argsort(out - exact, kind="stable")[: spare - out.sum()]] += 1
+    return [int(n) + 1 for n in out]
+
+
+def total_frames(seconds: float, silence: int, sample_rate: int, hop_length: int) -> int:
+    """Mel frames that a speech of `seconds` has beside `silence` samples of pauses.
+
+    Raises:
+      InputError: if nothing is left.
+    """
+    frames = round((seconds * sample_rate - silence) / hop_length)
+    if frames < 1:
+        pauses = silence / sample_rate
+        raise InputError(f"{seconds:g} s leave no time to speak beside {pauses:g} s of pauses")
+    return frames
+
+
+def token_targets(
+    wish: Duration, natural: Sequence[int], frames: int | None, frames_per_code: float
+) -> list[Target]:
+    """Targets of all segments when T2S controls the duration.
+
+    Args:
+      wish: tokens, seconds or speed.
+      natural: predicted number of codes of each segment.
+      frames: from `total_frames` if seconds are wished.
+      frames_per_code: of generated speech.
+
+    Returns:
+      One target per segment.
+
+    Raises:
+      InputError: if a segment would have no code.
+    """
+    if wish.tokens is not None:
+        return [Target(codes=n) for n in shares(wish.tokens, natural)]
+    if frames is not None:
+        parts = shares(frames, natural)
+        return [Target(max(1, round(f / frames_per_code)), f) for f in parts]
+    assert wish.speed is not None
+    return [Target(codes=max(1, round(n / wish.speed))) for n in natural]
+
+
+def stretch_targets(
+    wish: Duration, spoken: Sequence[int], frames: int | None, frames_per_code: float
+) -> list[Target]:
+    """Targets of all segments when their codes are `spoken` already; arguments as above."""
+    if frames is not None:
+        return [Target(frames=f) for f in shares(frames, spoken)]
+    assert wish.speed is not None
+    natural = (natural_frames(n, frames_per_code) for n in spoken)
+    return [Target(frames=max(1, round(n / wish.speed))) for n in natural]
