@@ -11,6 +11,7 @@ A directory appears whole or not at all: `writing` fills a temporary neighbour a
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import hashlib
 import json
@@ -108,10 +109,17 @@ def read_arrays(path: pathlib.Path, fingerprint: str) -> Iterator[tuple[str, np.
         for name in sorted(arrays):
             _add_to_digest(digest, name, arrays[name])
             yield name, arrays.pop(name)
+        _return_freed_memory()
     if digest.hexdigest()[:_FINGERPRINT_DIGITS] != fingerprint:
         raise CheckpointError(
             f"{path} is damaged: its arrays do not have fingerprint {fingerprint}"
         )
+
+
+def _return_freed_memory() -> None:
+    """Makes glibc give back what Orbax's threads have freed; it would keep gigabytes."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _add_to_digest(digest: Any, name: str, array: np.ndarray) -> None:

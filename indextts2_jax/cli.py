@@ -30,6 +30,17 @@ Speak a text in the voice of a recording.
   indextts2 synthesize ... --save-speaker me.npz      then --speaker me.npz in place of --voice
 """
 
+BATCH_HELP = """\
+Speak every line of a JSONL file. A run that is started again skips what is done; a bad line is
+reported and does not stop the others.
+
+  {"id": "a1", "text": "Hello.", "voice": "me.wav"}
+  {"id": "a2", "text": "Run!", "voice": "me.npz", "emotion_weights": {"afraid": 0.6}}
+
+Keys: id, text, voice (recording or speaker file), emotion_voice, emotion_weights, emotion_text,
+emotion_alpha, tokens | seconds | speed, seed, out. Paths are relative to the file.
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
@@ -38,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_synthesize(commands)
+    _add_batch(commands)
     _add_convert(commands)
     args = parser.parse_args(argv)
     try:
@@ -134,6 +146,112 @@ def _add_synthesize(commands: Any) -> None:
     group.add_argument("--speaker", type=path, help="... or a speaker file")
     group.add_argument("--save-speaker", type=path, help="write the speaker file (npz)")
     group.add_argument("--out", type=path, required=True, help="16-bit wav to write")
+
+    group = parser.add_argument_group("emotion (default: that of the voice)")
+    group.add_argument("--emotion-voice", type=path, help="recording of the emotion")
+    group.add_argument(
+        "--emotion-alpha",
+        type=float,
+        default=1.0,
+        help="0..1: how much of that emotion, or of the weights",
+    )
+    group.add_argument(
+        "--emotion-weights", metavar="happy=.5,sad=.2", help="... or one number per emotion"
+    )
+    group.add_argument(
+        "--raw-emotion-weights", action="store_true", help="keep a sum over 0.8 as it is"
+    )
+    group.add_argument(
+        "--emotion-text",
+        nargs="?",
+        const="",
+        metavar="SENTENCE",
+        help="... or the mood of a sentence, read by Qwen3 (none given: of the text itself)",
+    )
+    group.add_argument(
+        "--emotion-random", action="store_true", help="weights mix random prototypes"
+    )
+
+    group = parser.add_argument_group("duration (default: as the model wants)")
+    length = group.add_mutually_exclusive_group()
+    length.add_argument("--tokens", type=int, help="exact number of codes, of all segments")
+    length.add_argument("--seconds", type=float, help="length of the speech, pauses included")
+    length.add_argument("--speed", type=float, help="1.25 = a quarter faster than by itself")
+    length.add_argument("--length-factor", type=float, help="the inverse of --speed")
+    group.add_argument(
+        "--duration-mode",
+        choices=("exact", "natural"),
+        default="exact",
+        help="natural: tell the model and force nothing",
+    )
+    group.add_argument(
+        "--duration-by",
+        choices=("tokens", "stretch"),
+        default="tokens",
+        help="stretch: for checkpoints without duration control",
+    )
+
+    _add_options(parser)
+    group = parser.add_argument_group("reports")
+    group.add_argument("--noise", type=path, help="npz with `noise` [1, 80, N] to use")
+    group.add_argument("--dump", type=path, help="write every intermediate array (npz)")
+    group.add_argument("--plot", type=path, help="draw mel and wave (png)")
+    group.add_argument("--json", action="store_true", help="print what was made as JSON")
+    parser.set_defaults(run=_run_synthesize)
+
+
+def _add_batch(commands: Any) -> None:
+    parser = commands.add_parser(
+        "batch",
+        help="speak every line of a JSONL file",
+        description=BATCH_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--jsonl", type=pathlib.Path, required=True, help="one object a line")
+    parser.add_argument("--out-dir", type=pathlib.Path, required=True, help="for wavs and report")
+    parser.add_argument("--batch-size", type=int, default=4, help="texts at a time")
+    _add_options(parser)
+    parser.set_defaults(run=_run_batch)
+
+
+def _run_batch(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from indextts2_jax import batch
+
+    options = _options(args)
+    if args.batch_size < 1:
+        raise InputError(f"batch size is {args.batch_size}; it must be at least 1")
+    _check_writable(args.out_dir / batch.REPORT)
+    settings = f"{options}{args.checkpoint}{args.dtype}"
+    jobs, bad = batch.read_jobs(args.jsonl, args.out_dir, settings)
+    done = batch.finished(args.out_dir)
+    todo = [job for job in jobs if job.digest not in done]
+    failed = [f"line {line}: {message}" for line, message in bad]
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=len(jobs), initial=len(jobs) - len(todo), unit="text", disable=None) as bar:
+
+        def report(job: Any, result: dict[str, Any]) -> None:
+            batch.append_report(args.out_dir, job, result)
+            if "error" in result:
+                failed.append(f"line {job.line}: {result['error']}")
+            bar.update()
+
+        if todo:
+            tts = _open_checkpoint(args)
+            batch.run_jobs(
+                tts, todo, args.jsonl.parent, options, report, batch_size=args.batch_size
+            )
+    spoken = len(jobs) + len(bad) - len(failed)
+    print(f"{spoken} of {len(jobs) + len(bad)} spoken, see {args.out_dir}", file=sys.stderr)
+    if failed:
+        raise InputError(f"{len(failed)} lines failed:\n  " + "\n  ".join(failed))
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Flags that `synthesize` and `batch` share."""
+    path = pathlib.Path
+    group = parser.add_argument_group("model")
     group.add_argument(
         "--checkpoint", type=path, help="checkpoint directory (default: random weights: babble)"
     )
@@ -150,21 +268,6 @@ def _add_synthesize(commands: Any) -> None:
     group.add_argument("--max-text-tokens", type=int, default=120, help="longest segment")
     group.add_argument(
         "--interval-silence", type=float, default=200, metavar="MS", help="silence between segments"
-    )
-
-    group = parser.add_argument_group("emotion (default: that of the voice)")
-    group.add_argument("--emotion-voice", type=path, help="recording of the emotion")
-    group.add_argument(
-        "--emotion-alpha",
-        type=float,
-        default=1.0,
-        help="0..1: how much of that emotion, or of the weights",
-    )
-    group.add_argument(
-        "--emotion-weights", metavar="happy=.5,sad=.2", help="... or one number per emotion"
-    )
-    group.add_argument(
-        "--raw-emotion-weights", action="store_true", help="keep a sum over 0.8 as it is"
     )
 
     group = parser.add_argument_group("decoding")
@@ -185,31 +288,93 @@ def _add_synthesize(commands: Any) -> None:
     group = parser.add_argument_group("mel and wave")
     group.add_argument("--steps", type=int, default=25, help="of flow matching")
     group.add_argument("--guidance", type=float, default=0.7, help="of flow matching; 0 = off")
-    group.add_argument("--noise", type=path, help="npz with `noise` [1, 80, N] to use")
     group.add_argument("--no-fade", action="store_true", help="no fade-out at segment ends")
     group.add_argument(
         "--compat", action="store_true", help="reproduce the defects of the original"
     )
 
-    group = parser.add_argument_group("reports")
-    group.add_argument("--dump", type=path, help="write every intermediate array (npz)")
-    group.add_argument("--plot", type=path, help="draw mel and wave (png)")
-    group.add_argument("--json", action="store_true", help="print what was made as JSON")
-    parser.set_defaults(run=_run_synthesize)
-
 
 def _run_synthesize(args: argparse.Namespace) -> None:
     text = _read_text(args)
     started = time.perf_counter()
-    import jax.numpy as jnp
     from tqdm import tqdm
 
-    from indextts2_jax.emotion import mixing
-    from indextts2_jax.options import Emotion, Options
-    from indextts2_jax.pipeline import IndexTTS2
+    from indextts2_jax.options import Emotion
     from indextts2_jax.text.glossary import load_glossary
 
-    options = Options(
+    options, wish = _options(args), _duration(args)
+    Emotion(alpha=args.emotion_alpha)  # complains now, not after the prompt is read
+    glossary = None if args.glossary is None else load_glossary(args.glossary)
+    noise = None if args.noise is None else _read_noise(args.noise)
+    for output in (args.out, args.dump, args.plot, args.save_speaker):
+        _check_writable(output)
+    tts = _open_checkpoint(args)
+    weights = _weights(tts, args.emotion_weights, args.emotion_text, text)
+    trace = None
+    if args.dump:
+        from indextts2_jax.dump import Dump
+
+        trace = Dump()
+    with tqdm(desc="voice", unit="stage", disable=None, leave=False) as bar:
+        if args.speaker:
+            speaker = tts.load_speaker(args.speaker)
+        else:
+            speaker = tts.speaker(args.voice or SAMPLE_VOICE, trace=trace)
+        features = None
+        if args.emotion_voice:
+            features = tts.emotion_features(args.emotion_voice, trace=trace)
+
+        def progress(stage: str, done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.set_description(stage)
+
+        speech = tts.synthesize(
+            text,
+            speaker,
+            emotion=Emotion(
+                features,
+                args.emotion_alpha,
+                weights,
+                args.raw_emotion_weights,
+                args.emotion_random,
+            ),
+            options=options,
+            duration=wish,
+            glossary=glossary,
+            noise=noise,
+            progress=progress,
+            trace=trace,
+        )
+    if args.save_speaker:
+        speaker.save(args.save_speaker)
+    if trace:
+        trace.save(args.dump)
+    if args.plot:
+        from indextts2_jax.plot import plot_speech
+
+        plot_speech(speech, args.plot)
+    speech.save(args.out)
+    seconds = time.perf_counter() - started
+    if args.json:
+        report = {
+            "out": str(args.out),
+            "checkpoint": str(tts.path),
+            "seed": args.seed,
+            **speech.report(),
+            "emotion_weights": None if weights is None else weights.round(4).tolist(),
+            "seconds": round(seconds, 3),
+        }
+        print(json.dumps(report, ensure_ascii=False))
+    print(
+        f"wrote {args.out}: {speech.duration_s:.2f} s of speech in {seconds:.1f} s",
+        file=sys.stderr,
+    )
+
+
+def _options(args: argparse.Namespace) -> Any:
+    from indextts2_jax.options import Options
+
+    return Options(
         greedy=args.greedy,
         temperature=args.temperature,
         top_k=args.top_k,
@@ -227,63 +392,37 @@ def _run_synthesize(args: argparse.Namespace) -> None:
         fade=not args.no_fade,
         compat=args.compat,
     )
-    glossary = None if args.glossary is None else load_glossary(args.glossary)
-    noise = None if args.noise is None else _read_noise(args.noise)
-    for output in (args.out, args.dump, args.plot, args.save_speaker):
-        _check_writable(output)
-    emotion = Emotion(alpha=args.emotion_alpha, raw=args.raw_emotion_weights)
+
+
+def _duration(args: argparse.Namespace) -> Any:
+    from indextts2_jax.duration import Duration
+
+    speed = args.speed
+    if args.length_factor is not None:
+        if not args.length_factor > 0:
+            raise InputError(f"length factor is {args.length_factor}; it must be more than 0")
+        speed = 1 / args.length_factor
+    return Duration(args.tokens, args.seconds, speed, args.duration_mode, args.duration_by)
+
+
+def _open_checkpoint(args: argparse.Namespace) -> Any:
+    import jax.numpy as jnp
+
+    from indextts2_jax.pipeline import IndexTTS2
 
     checkpoint = args.checkpoint or _babbling_checkpoint()
-    tts = IndexTTS2(checkpoint, dtype=jnp.dtype(args.dtype))
-    weights = args.emotion_weights
-    if weights is not None:
-        weights = mixing.parse_weights(weights, tts.settings.emotions)
+    return IndexTTS2(checkpoint, dtype=jnp.dtype(args.dtype))
 
-    trace = None
-    if args.dump:
-        from indextts2_jax.dump import Dump
 
-        trace = Dump()
-    with tqdm(desc="voice", unit="stage", disable=None, leave=False) as bar:
-        if args.speaker:
-            speaker = tts.load_speaker(args.speaker)
-        else:
-            speaker = tts.speaker(args.voice or SAMPLE_VOICE, trace=trace)
-        features = None
-        if args.emotion_voice:
-            features = tts.emotion_features(args.emotion_voice, trace=trace)
-        emotion = Emotion(features, emotion.alpha, weights, emotion.raw)
+def _weights(tts: Any, spec: str | None, sentence: str | None, text: str) -> Any:
+    """Emotion weights from what was typed and from a sentence; both together are added."""
+    from indextts2_jax.emotion import mixing
 
-        def progress(stage: str, done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.set_description(stage)
-
-        speech = tts.synthesize(
-            text,
-            speaker,
-            emotion=emotion,
-            options=options,
-            glossary=glossary,
-            noise=noise,
-            progress=progress,
-            trace=trace,
-        )
-    if args.save_speaker:
-        speaker.save(args.save_speaker)
-    if trace:
-        trace.save(args.dump)
-    if args.plot:
-        from indextts2_jax.plot import plot_speech
-
-        plot_speech(speech, args.plot)
-    speech.save(args.out)
-    seconds = time.perf_counter() - started
-    if args.json:
-        print(json.dumps(_report(args, speech, checkpoint, seconds), ensure_ascii=False))
-    print(
-        f"wrote {args.out}: {speech.duration_s:.2f} s of speech in {seconds:.1f} s",
-        file=sys.stderr,
-    )
+    weights = None if spec is None else mixing.parse_weights(spec, tts.settings.emotions)
+    if sentence is None:
+        return weights
+    read = tts.emotion_weights(sentence.strip() or text)
+    return read if weights is None else weights + read
 
 
 def _read_text(args: argparse.Namespace) -> str:
@@ -336,30 +475,6 @@ def _babbling_checkpoint() -> pathlib.Path:
         file=sys.stderr,
     )
     return demo.random_checkpoint()
-
-
-def _report(
-    args: argparse.Namespace, speech: Any, checkpoint: pathlib.Path, seconds: float
-) -> dict[str, Any]:
-    return {
-        "out": str(args.out),
-        "checkpoint": str(checkpoint),
-        "seed": args.seed,
-        "sample_rate": speech.sample_rate,
-        "duration_s": round(speech.duration_s, 4),
-        "samples": len(speech.samples),
-        "segments": [
-            {
-                "text": s.text,
-                "codes": len(s.codes),
-                "stopped": s.stopped,
-                "frames": len(s.mel),
-            }
-            for s in speech.segments
-        ],
-        "seconds": round(seconds, 3),
-        "seconds_by_stage": {k: round(v, 3) for k, v in speech.seconds_by_stage.items()},
-    }
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from indextts2_jax import duration, programs
 from indextts2_jax.audio import fbank, mel, wav
 from indextts2_jax.duration import Duration, Target
 from indextts2_jax.emotion import mixing
+from indextts2_jax.emotion.text_to_emotion import TextToEmotion
 from indextts2_jax.errors import InputError
 from indextts2_jax.nn.conv import fold_weight_norm
 from indextts2_jax.options import Emotion, Options, Request
@@ -81,6 +82,20 @@ class Speech:
     def duration_s(self) -> float:
         """Length in seconds."""
         return len(self.samples) / self.sample_rate
+
+    def report(self) -> dict[str, Any]:
+        """What was made, as JSON values."""
+        return {
+            "sample_rate": self.sample_rate,
+            "samples": len(self.samples),
+            "duration_s": round(self.duration_s, 4),
+            "codes": sum(len(s.codes) for s in self.segments),
+            "segments": [
+                {"text": s.text, "codes": len(s.codes), "stopped": s.stopped, "frames": len(s.mel)}
+                for s in self.segments
+            ],
+            "seconds_by_stage": {k: round(v, 3) for k, v in self.seconds_by_stage.items()},
+        }
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a 16-bit wav, whole or not at all."""
@@ -167,6 +182,16 @@ class IndexTTS2:
             self.settings.emotion_groups,
         )
 
+    @functools.cached_property
+    def text_to_emotion(self) -> TextToEmotion:
+        """The Qwen3 model that reads an emotion off a sentence.
+
+        Raises:
+          CheckpointError: if the checkpoint has none.
+        """
+        model = load_part(self.path, self.settings, "qwen3", dtype=self.dtype)
+        return TextToEmotion(model, self.path / "tokenizer" / "qwen3", self.settings.emotions)
+
     def tokenizer(self, compat: bool = False) -> Tokenizer:
         """The text tokenizer."""
         return _tokenizer(self.path / "tokenizer" / "bpe.model", compat)
@@ -232,6 +257,11 @@ class IndexTTS2:
           AudioError: if the recording cannot be used.
         """
         return self._features(_recording(voice, FEATURE_RATE), "emo", trace)
+
+    def emotion_weights(self, text: str) -> np.ndarray:
+        """Reads the weight of each emotion [E] off a sentence, or a description of a mood."""
+        weights = self.text_to_emotion(text).weights
+        return np.array([weights[name] for name in self.settings.emotions.names])
 
     def _features(self, audio_16k: np.ndarray, name: str, trace: Trace | None) -> np.ndarray:
         features, mask = fbank.m4t_features(audio_16k)

@@ -11,8 +11,8 @@ import soundfile
 from indextts2_jax import programs
 from indextts2_jax.cli import main
 from indextts2_jax.dump import Dump
-from indextts2_jax.errors import InputError
 from indextts2_jax.duration import Duration
+from indextts2_jax.errors import InputError
 from indextts2_jax.options import Emotion, Options, Request
 from indextts2_jax.pipeline import IndexTTS2, fade_out
 from indextts2_jax.speaker import Speaker
@@ -334,6 +334,11 @@ def test_unusable_recordings_are_refused(refused, tmp_path, content, message, fl
         (["--speaker", "nowhere.npz"], "nowhere.npz is no speaker file"),
         (["--noise", "nowhere.npz"], "nowhere.npz is no noise bank"),
         (["--glossary", "nowhere.yaml"], "nowhere.yaml"),
+        (["--seconds", "nan"], "seconds is nan"),
+        (["--tokens", "0"], "tokens is 0"),
+        (["--tokens", "9999"], "would have 9999 codes"),
+        (["--speed", "100"], "speed is 100.0"),
+        (["--length-factor", "0"], "length factor is 0.0"),
         (["--out", "/"], "is a directory"),
         (["--out", "/dev/null/o.wav"], "not a writable directory"),
     ],
@@ -402,7 +407,9 @@ def golden_checkpoint(tmp_path_factory):
 
 @needs_shared
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a_english", "b_emo_audio", "c_emo_vector", "e_long_segments"])
+@pytest.mark.parametrize(
+    "name", ["a_english", "b_emo_audio", "c_emo_vector", "d_emo_text", "e_long_segments"]
+)
 def test_whole_runs_equal_torch(golden_checkpoint, name, tmp_path):
     folder = SHARED / "golden" / "pipeline"
     case = json.loads((folder / "cases" / f"{name}.json").read_text())
@@ -415,6 +422,8 @@ def test_whole_runs_equal_torch(golden_checkpoint, name, tmp_path):
     if "emo_audio_prompt" in case:
         args += ["--emotion-voice", folder / "cases" / case["emo_audio_prompt"]]
         args += ["--emotion-alpha", case["emo_alpha"]]
+    if "emo_text" in case:
+        args += ["--emotion-text", case["emo_text"], "--emotion-alpha", case["emo_alpha"]]
     if "emo_vector" in case:
         args += ["--emotion-weights", " ".join(map(str, case["emo_vector"]))]
     if "interval_silence" in case:

@@ -1,12 +1,13 @@
 """Writes tests/golden/beam.npz: `python -m tests.make_goldens.beam`.
 
 Beam search of transformers' GPT-2, in float64, one unpadded prompt at a time. The prompt is given
-as embeddings, so that our sequence fits: position rows are zero up to the start code, and the second
-of our two last norms sits in front of the head.
+as embeddings, so that our sequence fits: position rows are zero up to the start code, and the
+second of our two last norms sits in front of the head.
 
-The released pipeline follows an older version of transformers, which compares the hypotheses with
-the best candidate of a step before it is done, not with the best beam that goes on. The cases here
-are those where this makes no difference (no length penalty, where it never does, and a few others).
+An item is done here when no beam could beat its worst hypothesis. Older versions, which the
+released pipeline follows, compare with all candidates of the step, those that stop included, and so
+may go on for longer. Without a length penalty that finds nothing better, nor does it in the cases
+that have one.
 
 Weights are multiples of 1/32: exact in half precision, and small when compressed.
 """
@@ -19,6 +20,7 @@ from tests.common import GOLDEN
 from tests.test_beam import CASES, CFG, STEPS
 
 PROMPTS = (9, 6)  # positions of the prompts
+STOP_BIAS = 2.0  # so that the cases stop at different steps
 
 
 def draw_weights(rng: np.random.Generator) -> dict[str, torch.Tensor]:
@@ -50,9 +52,6 @@ def draw_weights(rng: np.random.Generator) -> dict[str, torch.Tensor]:
         weights[name] = torch.from_numpy(np.round(32 * rng.normal(mean, deviation, shape)) / 32)
     weights["mel_head.bias"][CFG.stop_code] += STOP_BIAS
     return weights
-
-
-STOP_BIAS = 2.0  # so that the cases stop at different steps
 
 
 def language_model(w: dict[str, torch.Tensor], prompt_length: int) -> GPT2LMHeadModel:
