@@ -71,12 +71,14 @@ def _warnings_on_stderr() -> Iterator[None]:
     handler.setFormatter(logging.Formatter("indextts2: warning: %(message)s"))
     logger = logging.getLogger("indextts2_jax")
     logger.addHandler(handler)
+    logger.propagate = False  # some library may have given the root a handler
     show = warnings.showwarning
     warnings.showwarning = lambda message, *_, **__: logger.warning("%s", message)
     try:
         yield
     finally:
         warnings.showwarning = show
+        logger.propagate = True
         logger.removeHandler(handler)
 
 
@@ -277,6 +279,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--top-p", type=float, default=0.8, help="1 = off")
     group.add_argument("--repetition-penalty", type=float, default=10.0, help="1 = off")
     group.add_argument("--typical-mass", type=float, default=1.0, help="1 = off")
+    group.add_argument(
+        "--beams", type=int, help="beam search or sampling (default: the checkpoint's; 1 if greedy)"
+    )
+    group.add_argument("--length-penalty", type=float, default=0.0, help="of beams")
     group.add_argument("--max-codes", type=int, default=1500, help="of a segment; one is 20 ms")
     group.add_argument("--seed", type=int, default=0, help="of all randomness")
     group.add_argument(
@@ -381,6 +387,8 @@ def _options(args: argparse.Namespace) -> Any:
         top_p=args.top_p,
         repetition_penalty=args.repetition_penalty,
         typical_mass=args.typical_mass,
+        num_beams=args.beams,
+        length_penalty=args.length_penalty,
         max_codes=args.max_codes,
         seed=args.seed,
         positions=args.positions,

@@ -24,7 +24,7 @@ from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.t2s.gpt import T2SConfig
 from indextts2_jax.vocoder.bigvgan import BigVGANConfig
 
-NAME = "babble-3"  # a new number when the recipe changes
+NAME = "babble-4"  # a new number when the recipe changes
 SENTENCES = (
     "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG.",
     "HELLO THERE, HOW ARE YOU TODAY?",
@@ -123,6 +123,7 @@ def random_checkpoint(path: str | os.PathLike | None = None, *, seed: int = 0) -
             feature_layer=2,
             frames_per_code=1.72,
             decoding=DecodingRules(forbidden=(parts["t2s"].start_code,)),
+            num_beams=1,
             duration_slots=("pos(T)",),
             emotions=emotions,
             emotion_groups=(2,) * len(emotions.names),

@@ -95,8 +95,6 @@ class Dump:
             "codes_raw": codes[:, :raw],
             "codes": codes[:, :T],
             "code_len": np.array([T], np.int64),
-            "logits_first16": np.asarray(generated.trace.logits[0, : min(raw, 16)]),
-            "greedy_margins": np.asarray(generated.trace.margins[0, :raw]),
             "gpt_latent": latents[None],
             "gpt_layer": projected[None],
             "vq2emb": embedded.T[None],
@@ -104,6 +102,9 @@ class Dump:
             "mel": mel.T[None],
             "wav": samples[None, None],
         }
+        if generated.trace is not None:  # beams keep none
+            values["logits_first16"] = generated.trace.logits[0, : min(raw, 16)]
+            values["greedy_margins"] = generated.trace.margins[0, :raw]
         if index > 0:  # the reference keeps these of the first segment alone
             for name in ("cfm_x_step1", "cfm_x_step12", "dit_out_step0"):
                 del values[name]

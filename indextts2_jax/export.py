@@ -10,7 +10,6 @@
 import dataclasses
 import json
 import logging
-import mmap
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,6 +157,8 @@ class _Exporter:
                 raise CheckpointError(
                     f"{provenance} is damaged or of an older version ({error!r}); convert again"
                 ) from None
+        elif missing := PARTS.keys() - settings.configs.keys() - {"qwen3"}:
+            raise CheckpointError(f"{path} is no whole model: {', '.join(sorted(missing))} missing")
 
     def part(self, name: str) -> None:
         """Exports one network."""
@@ -166,7 +167,7 @@ class _Exporter:
         for our_name, array in self._read("weights", name, self.settings.fingerprints.get(name)):
             [(torch_name, tensor)] = convert.to_torch({our_name: array}, rules).items()
             tensors[torch_name] = self._restore(name, torch_name, tensor)
-            del array, tensor  # they would stay while the next piece is read
+            del array, tensor  # they would stay while the next one is read
         if origin is None:
             tensors |= _buffers(name, self.settings.configs[name], tensors)
         elif origin.unused is not None:
@@ -195,10 +196,11 @@ class _Exporter:
         else:
             kept_texts = self.kept_texts
         for place, kept in kept_texts.items():
+            source, target = _inside(self.path, kept), self._place(place)
             try:
-                shutil.copyfile(self.path / kept, self._place(place))
+                shutil.copyfile(source, target)
             except OSError as error:
-                raise CheckpointError(f"{self.path / kept} cannot be read: {error}") from None
+                raise CheckpointError(f"{source} cannot be copied: {error}") from None
 
     def warn_of_changes(self) -> None:
         """Says which files are not what they were in the original release."""
@@ -240,20 +242,20 @@ class _Exporter:
         return checkpoint.read_arrays(self.path / kind / name, fingerprint or "unknown")
 
     def _restore(self, name: str, torch_name: str, tensor: np.ndarray) -> np.ndarray:
-        """A copy of the tensor in its original dtype, as far as that can hold it."""
+        """The tensor contiguous and in its original dtype, as far as that can hold it."""
         origin = self.origins.get(name)
         if origin is None or torch_name not in origin.tensors:
-            return _copy(tensor, np.dtype(np.float32))
+            return tensor.astype(np.float32, order="C", copy=False)
         dtype = origin.tensors[torch_name][1]
         if not np.can_cast(dtype, tensor.dtype):
             self.rounded[name] = str(tensor.dtype)
-        restored = _copy(tensor, dtype)
+        restored = tensor.astype(dtype, order="C", copy=False)
         if dtype != tensor.dtype and not np.array_equal(
             restored.astype(tensor.dtype), tensor, equal_nan=True
         ):
             if name not in self.changed:
                 self.changed.append(name)
-            return _copy(tensor, np.dtype(np.float32))
+            return tensor.astype(np.float32, order="C", copy=False)
         return restored
 
     def _write(self, name: str, tensors: dict[str, np.ndarray]) -> None:
@@ -275,22 +277,17 @@ class _Exporter:
 
     def _place(self, place: str) -> pathlib.Path:
         """The file at `place` in the release, its directory made."""
-        path = pathlib.PurePosixPath(place)
-        if path.is_absolute() or ".." in path.parts:
-            raise CheckpointError(f"{self.path}: provenance.json leads out of a release: {place}")
-        (self.out / path).parent.mkdir(parents=True, exist_ok=True)
-        return self.out / path
+        path = _inside(self.out, place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
 
-def _copy(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """A contiguous copy outside the heap.
-
-    Among the short-lived arrays of a piece, long-lived ones would leave holes: gigabytes of them.
-    """
-    memory = mmap.mmap(-1, max(1, x.size * dtype.itemsize))
-    out = np.frombuffer(memory, dtype, x.size).reshape(x.shape)
-    out[...] = x
-    return out
+def _inside(folder: pathlib.Path, place: str) -> pathlib.Path:
+    """The path `place` of provenance.json, which may come from anywhere, in `folder`."""
+    path = pathlib.PurePosixPath(place)
+    if path.is_absolute() or ".." in path.parts:
+        raise CheckpointError(f"provenance.json leads out of its directory: {place}")
+    return folder / path
 
 
 def _tokenizers(path: pathlib.Path) -> Iterator[tuple[str, str]]:
@@ -368,10 +365,12 @@ def write_weights(
         level = root
         for name in levels:
             level = level.setdefault(name, {})
+        flat = x.reshape(-1)  # NumPy's strides of axes of length 1 are not PyTorch's
         if x.dtype == ml_dtypes.bfloat16:
-            level[leaf] = torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+            tensor = torch.from_numpy(flat.view(np.int16)).view(torch.bfloat16)
         else:
-            level[leaf] = torch.from_numpy(x)
+            tensor = torch.from_numpy(flat)
+        level[leaf] = tensor.reshape(x.shape)
     torch.save(root[""] if root.keys() == {""} else root, path)
 
 

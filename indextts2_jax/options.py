@@ -38,7 +38,7 @@ class Emotion:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to speak. The defaults are those of the released pipeline, with one beam.
+    """How to speak. The defaults are those of the released pipeline.
 
     Attributes:
       greedy: take the best code at every step.
@@ -47,6 +47,9 @@ class Options:
       top_p: ... and among the smallest set with this probability mass.
       repetition_penalty: divides the score of codes that were used; 1 = off.
       typical_mass: locally typical sampling with this mass; 1 = off.
+      num_beams: of beam search (greedy) or beam sampling; None = what the checkpoint was released
+        with, and 1 if greedy.
+      length_penalty: beams compare by score / length**penalty.
       max_codes: most codes of a segment (one is 20 ms).
       seed: of all randomness.
       positions: "plain" or "released"; None = what the checkpoint says.
@@ -65,6 +68,8 @@ class Options:
     top_p: float = 0.8
     repetition_penalty: float = 10.0
     typical_mass: float = 1.0
+    num_beams: int | None = None
+    length_penalty: float = 0.0
     max_codes: int = 1500
     seed: int = 0
     positions: str | None = None
@@ -83,6 +88,8 @@ class Options:
             "top_p": (1e-6, 1),
             "repetition_penalty": (1e-3, 1000),
             "typical_mass": (1e-6, 1),
+            "num_beams": (1, 64),
+            "length_penalty": (-100, 100),
             "max_codes": (1, 1_000_000),
             "seed": (0, 2**32 - 1),
             "max_text_tokens": (1, 1_000_000),
@@ -92,7 +99,7 @@ class Options:
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
-            if not low <= value <= high:  # also NaN
+            if value is not None and not low <= value <= high:  # also NaN
                 raise InputError(f"{name} is {value}; it must be in {low:g} .. {high:g}")
         if self.positions not in (None, "plain", "released"):
             raise InputError(f"positions is {self.positions!r}; want plain or released")
@@ -112,6 +119,12 @@ class Options:
             return checkpoint
         return dataclasses.replace(checkpoint, positions=self.positions)
 
+    def beams(self, checkpoint: int) -> int:
+        """The number of beams, given the checkpoint's own."""
+        if self.num_beams is not None:
+            return self.num_beams
+        return 1 if self.greedy else checkpoint
+
     def sampling(self) -> Sampling:
         """How one item of a batch picks its codes."""
         return Sampling.make(
@@ -126,7 +139,8 @@ class Options:
 
     def program_key(self) -> tuple[Any, ...]:
         """Requests whose keys are equal can go through the networks in one batch."""
-        return self.positions, self.steps, self.guidance
+        beams = (1 if self.greedy else 0) if self.num_beams is None else self.num_beams
+        return self.positions, self.steps, self.guidance, beams, self.length_penalty
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -79,6 +79,7 @@ class Settings:
       feature_layer: hidden state of w2v-BERT that is the semantic feature.
       frames_per_code: mel frames per semantic code of generated speech.
       decoding: how the T2S weights count positions.
+      num_beams: that sampling uses if the user does not say.
       duration_slots: what fills the slots of the T2S sequence when a number of codes is wanted.
       emotions: the emotions that weights name, in order.
       emotion_groups: number of prototypes of each emotion.
@@ -92,6 +93,7 @@ class Settings:
     feature_layer: int
     frames_per_code: float
     decoding: DecodingRules
+    num_beams: int
     duration_slots: tuple[str, ...]
     emotions: EmotionSet
     emotion_groups: tuple[int, ...]

@@ -43,6 +43,7 @@ from indextts2_jax.prompt.w2v_bert import normalize
 from indextts2_jax.s2m import flow_matching
 from indextts2_jax.speaker import Speaker
 from indextts2_jax.t2s import generate, gpt
+from indextts2_jax.t2s.beam import beam_generate
 from indextts2_jax.text.glossary import load_glossary
 from indextts2_jax.text.normalize import Normalizer
 from indextts2_jax.text.split import split_segments
@@ -536,7 +537,13 @@ class IndexTTS2:
             exact = np.array([item.exact_codes() for item in rows])
             limits = generate.Limits(*map(jnp.int32, (np.where(real, most, 1), exact * real)))
             keys = jnp.stack([item.key(0) for item in rows])
-            out = generate.generate(self.t2s, prefix, sampling, keys, limits, rules=rules)
+            if (beams := options.beams(self.settings.num_beams)) == 1:
+                out = generate.generate(self.t2s, prefix, sampling, keys, limits, rules=rules)
+            else:
+                out = beam_generate(
+                    self.t2s, prefix, sampling, keys, limits, rules=rules, num_beams=beams,
+                    length_penalty=options.length_penalty,
+                )  # fmt: skip
             codes, lengths, stopped = map(np.asarray, (out.codes, out.lengths, out.stopped))
         for row, item in enumerate(group):
             item.codes, item.stopped = codes[row, : lengths[row]], bool(stopped[row])

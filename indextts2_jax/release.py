@@ -203,6 +203,7 @@ class Release:
             # The released pipeline decodes with rows 0, 2, 3, ..., and shows its processors ids of
             # 1 in place of the prefix.
             decoding=DecodingRules("released", (1, start_code), (start_code,)),
+            num_beams=3,
             # The reading of the slots that most users of the released weights report; unverified.
             duration_slots=("pos(T)", "speed0"),
             emotions=EmotionSet.indextts2(),

@@ -1,7 +1,7 @@
 """The way back: what comes out of a checkpoint is the release that went in, bit by bit."""
 
+import dataclasses
 import json
-import pathlib
 import shutil
 
 import ml_dtypes
@@ -40,7 +40,7 @@ def _contents(path):
 
     def walk(key, value):
         if isinstance(value, torch.Tensor):
-            content = bytes(value.contiguous().untyped_storage())
+            content = value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
             tensors.append((key, value.dtype, value.shape, content))
         elif isinstance(value, dict):
             for name, inner in value.items():
@@ -133,8 +133,6 @@ def _replace_part(path, name, change, config=None):
 
 
 def _save(settings, path, **changes):
-    import dataclasses
-
     dataclasses.replace(settings, **changes).save(path)
 
 
@@ -165,6 +163,7 @@ def test_wrappers_prefixes_buffers_dtypes_and_orders_come_back(
     assert _contents(tmp_path / "out" / FILES["w2v_bert"])[1] == {"format": "pt", "origin": "é"}
 
 
+@pytest.mark.slow
 @needs_shared
 def test_the_golden_release_survives_the_round_trip(tmp_path, caplog):
     release = SHARED / "golden" / "pipeline" / "release"
@@ -172,9 +171,6 @@ def test_the_golden_release_survives_the_round_trip(tmp_path, caplog):
     export_release(tmp_path / "checkpoint", tmp_path / "out")
     _assert_same_release(tmp_path / "out", release)
     assert not caplog.messages
-    convert_release(tmp_path / "out", tmp_path / "again")
-    first, again = Settings.load(tmp_path / "checkpoint"), Settings.load(tmp_path / "again")
-    assert again.fingerprints == first.fingerprints
 
 
 def test_what_bfloat16_storage_has_rounded_is_said(odd_release, tmp_path, caplog):
@@ -278,6 +274,8 @@ def _damage(path, kind):
         data.write_bytes(content)
     elif kind == "cut file":
         data.write_bytes(data.read_bytes()[:100])
+    elif kind == "missing metadata":
+        (path / "weights/campplus/000/_METADATA").unlink()
     elif kind == "missing piece":
         shutil.rmtree(path / "weights/campplus/000")
     elif kind == "missing part":
@@ -294,8 +292,10 @@ def _damage(path, kind):
         provenance.write_text("{}")
     elif kind == "other tensors":
         provenance.write_text(text.replace("head.conv1.weight", "head.conv7.weight"))
-    elif kind == "leads out":
+    elif kind == "writes outside":
         provenance.write_text(text.replace('"bpe.model": ', '"../bpe.model": '))
+    elif kind == "reads outside":
+        provenance.write_text(text.replace("release/config.yaml", "/etc/hostname"))
 
 
 @pytest.mark.parametrize(
@@ -303,15 +303,17 @@ def _damage(path, kind):
     [
         ("flipped bit", "campplus.* damaged"),
         ("cut file", "campplus.* damaged"),
+        ("missing metadata", "campplus.* damaged"),
         ("missing piece", "campplus is damaged"),
         ("missing part", "campplus is missing"),
         ("missing table", "tables is missing"),
         ("missing buffers", "unused/campplus is missing"),
-        ("missing text", r"config\.yaml cannot be read"),
+        ("missing text", r"config\.yaml cannot be copied"),
         ("broken provenance", r"provenance\.json is damaged"),
         ("old provenance", r"provenance\.json is damaged or of an older version"),
         ("other tensors", r"campplus are not those of provenance\.json.*head\.conv1\.weight"),
-        ("leads out", r"leads out of a release: \.\./bpe\.model"),
+        ("writes outside", r"leads out of its directory: \.\./bpe\.model"),
+        ("reads outside", "leads out of its directory: /etc/hostname"),
     ],
 )
 def test_damage_is_one_line_and_nothing_is_written(odd_checkpoint, tmp_path, kind, message):
@@ -321,6 +323,14 @@ def test_damage_is_one_line_and_nothing_is_written(odd_checkpoint, tmp_path, kin
         export_release(path, tmp_path / "out")
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_part_of_a_model_alone_is_no_release(trained, tmp_path):
+    path = _only(trained, tmp_path / "checkpoint", "campplus")
+    with pytest.raises(
+        checkpoint.CheckpointError, match="no whole model: s2m, semantic_codec, t2s"
+    ):
+        export_release(path, tmp_path / "out")
 
 
 def test_an_existing_release_is_not_overwritten(converted, tmp_path):
@@ -338,7 +348,7 @@ def test_exactly_one_direction_is_asked_for(tmp_path, capsys):
     for arguments in (["--reverse", str(tmp_path / "none")], ["--reverse", "a", "--aux", "b"]):
         assert cli.main(["convert", *arguments, *out]) == 2
     assert "no checkpoint directory at" in capsys.readouterr().err
-    assert not pathlib.Path(tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_arrays_without_axes_and_of_every_dtype_are_stored(tmp_path):

@@ -82,7 +82,8 @@ def test_teacher_forced_pass_equals_torch(golden):
     model, io = golden
     prefix = _prefix(model, io, [0, 1])
     assert relative_error(prefix.x[:1, :8], io["cond.full"][:1]) < 1e-6
-    P, hidden = prefix.x.shape[1], model.teacher_forced(prefix, io["in.codes"])
+    P = prefix.x.shape[1]
+    hidden = jax.jit(lambda m, p, c: m.teacher_forced(p, c))(model, prefix, io["in.codes"])
     assert relative_error(hidden[:1, P : P + 15], io["fwd.latent"][:1]) < 1e-5
     # Item 1 is padded on both sides; here that changes nothing, upstream only "alone" is clean.
     alone = io["fwd.latent_item1_unpadded"]
@@ -153,12 +154,17 @@ def test_processors_equal_torch(golden):
 
 @pytest.fixture(scope="module")
 def tiny():
-    cfg = gpt.T2SConfig.tiny()
-    model = gpt.T2S(cfg, rngs=nnx.Rngs(0))
-    for embed in (model.text_embed, model.code_embed, model.code_position, model.speed_embed):
-        embed.embedding[...] = 0.5 * jax.random.normal(jax.random.key(1), embed.embedding.shape)
-    model.code_head.kernel[...] = jax.random.normal(jax.random.key(2), model.code_head.kernel.shape)
-    return model
+    def build(rngs):
+        return gpt.T2S(gpt.T2SConfig.tiny(), rngs=rngs)
+
+    arrays = convert.random_arrays(build, seed=0)
+    rng = np.random.default_rng(1)
+    for name in ("text_embed", "code_embed", "code_position", "speed_embed"):
+        shape = arrays[f"{name}.embedding"].shape
+        arrays[f"{name}.embedding"] = 0.5 * rng.standard_normal(shape, np.float32)
+    arrays["code_head.kernel"] *= 5
+    model = convert.abstract(build)
+    return convert.fill(model, {name: jnp.asarray(x) for name, x in arrays.items()})
 
 
 def _tiny_prefix(model, text_lengths, width):
@@ -179,8 +185,10 @@ def test_conditioner_ignores_padding(tiny, part, length):
     features = jax.random.normal(jax.random.key(0), (1, length, tiny.cfg.speaker.feature_dim))
     padded = jnp.pad(features, ((0, 0), (0, 7), (0, 0)), constant_values=3.0)
     mask = jnp.arange(length + 7)[None] < length
+    run = jax.jit(lambda m, x, mask: m(x, mask))
     conditioner = getattr(tiny, part)
-    np.testing.assert_allclose(conditioner(padded, mask), conditioner(features), atol=2e-5)
+    alone = run(conditioner, features, None)
+    np.testing.assert_allclose(run(conditioner, padded, mask), alone, atol=2e-5)
 
 
 @pytest.mark.parametrize("positions", ["plain", "released"])
@@ -189,13 +197,14 @@ def test_cached_decoding_equals_one_pass_over_its_own_codes(tiny, positions):
     out = _greedy(tiny, prefix, 12, positions)
     codes, P = out.codes[:, :12], prefix.mask.shape[1]
     if positions == "plain":
-        hidden = tiny.teacher_forced(prefix, codes)[:, P : P + 12]
+        hidden = jax.jit(lambda m, p, c: m.teacher_forced(p, c))(tiny, prefix, codes)
+        hidden = hidden[:, P : P + 12]
     else:
         inputs = jnp.concatenate([jnp.full((1, 1), tiny.cfg.start_code), codes], axis=1)
         rows = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.arange(2, 14)])
         x = jnp.concatenate([prefix.x, tiny.embed_codes(inputs, rows)], axis=1)
         causal = jnp.tril(jnp.ones((x.shape[1],) * 2, bool))
-        hidden = tiny.trunk(x, causal[None])[0][:, P : P + 12]
+        hidden = jax.jit(lambda m, x, k: m.trunk(x, k)[0])(tiny, x, causal[None])[:, P : P + 12]
     np.testing.assert_allclose(out.trace.logits[:, :12], tiny.code_logits(hidden), atol=2e-5)
 
 

@@ -65,6 +65,8 @@ class BeamState:
         start = jnp.ones((B, 1), bool)
         readable = jnp.concatenate([prefix_mask, start, jnp.zeros((B, S - P - 1), bool)], axis=1)
 
+        none = jnp.full((B, num_beams), -jnp.inf, jnp.float32)
+
         def for_each_beam(x: jax.Array) -> jax.Array:
             return jnp.repeat(x[:, None], num_beams, axis=1)
 
@@ -75,10 +77,10 @@ class BeamState:
             logits=for_each_beam(first.logits),
             codes=for_each_beam(first.codes),
             seen=for_each_beam(first.seen),
-            scores=jnp.full((B, num_beams), NO_BEAM).at[:, 0].set(0),
+            scores=jnp.full_like(none, NO_BEAM).at[:, 0].set(0),
             step=first.step,
             stopped=first.stopped,
-            hypotheses=Hypotheses(for_each_beam(first.codes), jnp.full((B, num_beams), -jnp.inf)),
+            hypotheses=Hypotheses(for_each_beam(first.codes), none),
         )
 
     def grow(self, size: int) -> "BeamState":
@@ -235,13 +237,16 @@ def beam_generate(
     first = gen.prefill(model, prefix, rules=rules, cache_size=sizes[0], capacity=capacity)
     penalty = jnp.asarray(length_penalty, jnp.float32)
     state = gen.decode_in_sizes(
-        BeamState.make(first, prefix.mask, num_beams),
+        _make_beams(first, prefix.mask, num_beams),
         sizes,
         lambda s: decode_beams(model, s, sampling, keys, limits, penalty, rules=rules),
     )
     codes = state.hypotheses.codes[:, 0]
     lengths = jnp.sum(codes != stop_code, axis=1)
     return gen.Generated(codes, lengths, lengths < limits.most, trace=None)
+
+
+_make_beams = jax.jit(BeamState.make, static_argnums=2)
 
 
 def _take(x: jax.Array, index: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.common import GOLDEN
-from tests.test_beam import CASES, CFG, STEPS
+from tests.test_beam import CASES, CFG, RULES, STEPS
 
 PROMPTS = (9, 6)  # positions of the prompts
 STOP_BIAS = 2.0  # so that the cases stop at different steps
@@ -107,6 +107,7 @@ def make_beam() -> None:
                 do_sample=False,
                 repetition_penalty=penalty,
                 length_penalty=length_penalty,
+                suppress_tokens=list(RULES.forbidden),
                 pad_token_id=CFG.stop_code,
             )
             print(item, CASES[case], codes.tolist())
