@@ -3,16 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from indextts2_jax.options import Emotion, Options
+    from indextts2_jax.duration import Duration
+    from indextts2_jax.options import Emotion, Options, Request
     from indextts2_jax.pipeline import IndexTTS2, Speech
     from indextts2_jax.speaker import Speaker
 
-__all__ = ["Emotion", "IndexTTS2", "Options", "Speaker", "Speech"]
+__all__ = ["Duration", "Emotion", "IndexTTS2", "Options", "Request", "Speaker", "Speech"]
 
 _HOMES = {
+    "Duration": "duration",
     "Emotion": "options",
     "IndexTTS2": "pipeline",
     "Options": "options",
+    "Request": "options",
     "Speaker": "speaker",
     "Speech": "pipeline",
 }

@@ -188,8 +188,9 @@ def test_impossible_durations_are_refused(tts, speaker):
 def test_a_saved_speaker_speaks_as_the_recording(command, converted, voice, tmp_path):
     speaker = tmp_path / "s.npz"
     assert command("--save-speaker", speaker)[0] == 0
-    code = _synthesize("--checkpoint", converted, "--speaker", speaker, "--text", "Hello there.",
-                       "--out", tmp_path / "p.wav", "--max-codes", 20, "--steps", 3, "--beams", 1)  # fmt: skip
+    args = ["--checkpoint", converted, "--speaker", speaker, "--text", "Hello there."]
+    args += ["--out", tmp_path / "p.wav", "--max-codes", 20, "--steps", 3, "--beams", 1]
+    code = _synthesize(*args)
     assert code == 0
     assert (tmp_path / "o.wav").read_bytes() == (tmp_path / "p.wav").read_bytes()
 
