@@ -71,6 +71,7 @@ def test_same_seed_same_samples(tts, speaker):
     assert not np.array_equal(first.segments[0].codes, other.segments[0].codes)
 
 
+@pytest.mark.slow
 def test_buckets_change_nothing(tts, voice, speaker, monkeypatch):
     """The same run in other padded sizes: codes equal, waves equal to float rounding."""
     before = tts.synthesize("Hello there, you.", speaker, options=SHORT)
@@ -145,6 +146,7 @@ def test_durations_are_exact(tts, speaker, factor):
         assert len(ours.codes) == round(len(free.codes) * factor)
 
 
+@pytest.mark.slow
 def test_the_natural_mode_is_the_plain_model_with_a_duration_vector(tts, speaker, monkeypatch):
     """No mask, no forcing: the same codes as a free run whose duration slots are replaced."""
     wish = Duration(tokens=30, mode="natural")
@@ -270,6 +272,7 @@ def test_a_noise_bank_replaces_the_seed(tts, speaker):
         tts.synthesize("Hello.", speaker, options=options, noise=bank[:, :, :10])
 
 
+@pytest.mark.slow
 def test_bfloat16_speaks(converted, speaker):
     speech = IndexTTS2(converted, dtype=jax.numpy.bfloat16).synthesize(
         "Hello.", speaker, options=SHORT
