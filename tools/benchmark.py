@@ -28,7 +28,7 @@ Time one stage of the pipeline on random weights, and print a line of JSON.
   python tools/benchmark.py t2s --batch 4
   python tools/benchmark.py s2m --peer torch      (after: pip install 'indextts2-jax[parity]')
 
-`wall` is elapsed time, `cpu` that of all threads of this process: medians, in ms per `unit`. Where
+`wall` is elapsed time, `cpu` that of all threads of this process: medians, in `unit`. Where
 other programs run, only `cpu` can be compared. A peer has the same weights and inputs, and runs in
 turns with ours; `ratio` is ours / peer: below 1, ours is faster. `difference` is that of the
 results, max |ours - peer| / max |peer|.

@@ -64,7 +64,6 @@ class BeamState:
         (B, P), S = prefix_mask.shape, first.cache.keys[0].shape[1]
         start = jnp.ones((B, 1), bool)
         readable = jnp.concatenate([prefix_mask, start, jnp.zeros((B, S - P - 1), bool)], axis=1)
-
         none = jnp.full((B, num_beams), -jnp.inf, jnp.float32)
 
         def for_each_beam(x: jax.Array) -> jax.Array:

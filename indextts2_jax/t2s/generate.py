@@ -191,7 +191,9 @@ def keep_top(logits: jax.Array, top_k: jax.Array, top_p: jax.Array, fewest: int 
     kth = jnp.take_along_axis(ranked, k[:, None] - 1, -1)
     ranked = jnp.where(ranked < kth, -jnp.inf, ranked)
     p = jax.nn.softmax(ranked, axis=-1)
-    kept = (jnp.cumsum(p, axis=-1) - p < top_p[:, None]) & (p > 0)
+    # At 1 the rounded sum may get there before the last code.
+    kept = (jnp.cumsum(p, axis=-1) - p < top_p[:, None]) | (top_p[:, None] >= 1)
+    kept &= ranked > -jnp.inf
     kept = kept.at[:, :fewest].set(True)
     lowest = jnp.min(jnp.where(kept, ranked, jnp.inf), axis=-1, keepdims=True)
     return jnp.where(logits < lowest, -jnp.inf, logits)
