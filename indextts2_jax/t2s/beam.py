@@ -61,7 +61,7 @@ class BeamState:
     @classmethod
     def make(cls, first: gen.DecodeState, prefix_mask: jax.Array, num_beams: int) -> "BeamState":
         """The beams before the first code, given the state after `prefill`."""
-        (B, P), S = prefix_mask.shape, first.cache.keys[0].shape[1]
+        (B, P), S = prefix_mask.shape, first.cache.size
         start = jnp.ones((B, 1), bool)
         readable = jnp.concatenate([prefix_mask, start, jnp.zeros((B, S - P - 1), bool)], axis=1)
         none = jnp.full((B, num_beams), -jnp.inf, jnp.float32)

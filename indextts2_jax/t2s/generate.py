@@ -271,7 +271,7 @@ def decode(
       The state; `stopped` marks the items that are done.
     """
     cfg, (B, P) = model.cfg, prefix_mask.shape
-    size = state.cache.keys[0].shape[1]
+    size = state.cache.size
     valid = jnp.pad(prefix_mask, ((0, 0), (0, size - P)), constant_values=True)
     items = jnp.arange(B)
 

@@ -166,15 +166,23 @@ def _conditioner_from_release(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KVCache:
-    """Keys and values of the positions seen so far, one pair per layer."""
+    """Keys and values of the positions seen so far, one pair per layer.
 
-    keys: tuple[jax.Array, ...]  # [B, S, N, H]
-    values: tuple[jax.Array, ...]  # [B, S, N, H]
+    In this layout XLA:CPU reads the cache as it lies; others it transposes at every step.
+    """
+
+    keys: tuple[jax.Array, ...]  # [B * N, H, S]
+    values: tuple[jax.Array, ...]  # [B * N, H, S]
+
+    @property
+    def size(self) -> int:
+        """The number of positions that there is room for, S."""
+        return self.keys[0].shape[-1]
 
     @classmethod
     def empty(cls, cfg: T2SConfig, batch: int, size: int, dtype: Any) -> "KVCache":
         """A cache with room for `size` positions."""
-        shape = (batch, size, cfg.num_heads, cfg.head_dim)
+        shape = (batch * cfg.num_heads, cfg.head_dim, size)
         layers = range(cfg.num_layers)
         return cls(
             tuple(jnp.zeros(shape, dtype) for _ in layers),
@@ -183,9 +191,7 @@ class KVCache:
 
     def grow(self, size: int) -> "KVCache":
         """The same cache with room for `size` positions."""
-        return jax.tree.map(
-            lambda x: jnp.pad(x, ((0, 0), (0, size - x.shape[1]), (0, 0), (0, 0))), self
-        )
+        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, size - self.size))), self)
 
 
 @jax.tree_util.register_dataclass
@@ -227,7 +233,7 @@ class Block(nnx.Module):
         Args:
           x: [B, T, D].
           mask: [B, T, S] bool, which cache positions each query may read.
-          cache: keys and values [B, S, N, H]; the new ones are written at `start`. None when the
+          cache: keys and values [B * N, H, S]; the new ones are written at `start`. None when the
             call holds the whole sequence (S = T).
           start: first cache position of this call.
           key: dropout key; None turns dropout off.
@@ -235,17 +241,19 @@ class Block(nnx.Module):
         Returns:
           [B, T, D], and the keys and values that were attended to.
         """
-        B, T, _ = x.shape
+        (B, T, _), N = x.shape, self.num_heads
         key_1, key_2, key_3 = (None,) * 3 if key is None else jax.random.split(key, 3)
-        heads = self.qkv(self.norm_attention(x)).reshape(B, T, 3, self.num_heads, -1)
-        query, k, v = heads[:, :, 0], heads[:, :, 1], heads[:, :, 2]
+        heads = self.qkv(self.norm_attention(x)).reshape(B, T, 3, N, -1).transpose(2, 0, 3, 4, 1)
+        query, k, v = heads.reshape(3, B * N, -1, T)  # [B * N, H, T] each
         if cache is not None:
-            k = jax.lax.dynamic_update_slice_in_dim(cache[0], k.astype(cache[0].dtype), start, 1)
-            v = jax.lax.dynamic_update_slice_in_dim(cache[1], v.astype(cache[1].dtype), start, 1)
-        score = jnp.einsum("btnh,bsnh->bnts", query, k, preferred_element_type=jnp.float32)
-        score = jnp.where(mask[:, None], score / math.sqrt(query.shape[-1]), -1e30)
-        weight = self._drop(jax.nn.softmax(score, axis=-1), key_1).astype(v.dtype)
-        y = jnp.einsum("bnts,bsnh->btnh", weight, v).reshape(B, T, -1)
+            k = jax.lax.dynamic_update_slice_in_dim(cache[0], k.astype(cache[0].dtype), start, 2)
+            v = jax.lax.dynamic_update_slice_in_dim(cache[1], v.astype(cache[1].dtype), start, 2)
+        score = jnp.einsum("nht,nhs->nts", query, k, preferred_element_type=jnp.float32)
+        score = score.reshape(B, N, T, -1) / math.sqrt(query.shape[1])
+        weight = jax.nn.softmax(jnp.where(mask[:, None], score, -1e30), axis=-1)
+        weight = self._drop(weight, key_1).astype(v.dtype).reshape(B * N, T, -1)
+        y = jnp.einsum("nts,nhs->nth", weight, v).reshape(B, N, T, -1)
+        y = y.swapaxes(1, 2).reshape(B, T, -1)
         x = x + self._drop(self.out(y), key_2)
         y = self.ffn_down(jax.nn.gelu(self.ffn_up(self.norm_ffn(x)), approximate=True))
         return x + self._drop(y, key_3), (k, v)
