@@ -5,6 +5,7 @@ It lets a new user see the whole pipeline, and tests build on it, without any tr
 
 import dataclasses
 import functools
+import io
 import os
 import pathlib
 from typing import Any
@@ -25,6 +26,7 @@ from indextts2_jax.t2s.gpt import T2SConfig
 from indextts2_jax.vocoder.bigvgan import BigVGANConfig
 
 NAME = "babble-5"  # a new number when the recipe changes
+NUM_PIECES = 330
 SENTENCES = (
     "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG.",
     "HELLO THERE, HOW ARE YOU TODAY?",
@@ -96,8 +98,8 @@ def random_checkpoint(path: str | os.PathLike | None = None, *, seed: int = 0) -
         return path
     with checkpoint.writing(path) as directory:
         (directory / "tokenizer").mkdir()
-        num_text_tokens = _train_tokenizer(directory / "tokenizer" / "bpe.model")
-        parts, fingerprints = configs(num_text_tokens), {}
+        (directory / "tokenizer" / "bpe.model").write_bytes(train_tokenizer())
+        parts, fingerprints = configs(NUM_PIECES), {}
         for index, (name, config) in enumerate(parts.items()):
             build = functools.partial(PARTS[name].model, config)
             arrays = convert.random_arrays(lambda rngs, b=build: b(rngs=rngs), seed + index)
@@ -134,20 +136,20 @@ def random_checkpoint(path: str | os.PathLike | None = None, *, seed: int = 0) -
     return path
 
 
-def _train_tokenizer(path: pathlib.Path) -> int:
-    """Trains a byte-fallback tokenizer on a few sentences; returns its number of pieces."""
+def train_tokenizer() -> bytes:
+    """A byte-fallback SentencePiece model, trained on a few sentences."""
     import sentencepiece
 
-    with open(path, "wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(SENTENCES),
-            model_writer=file,
-            model_type="bpe",
-            vocab_size=330,
-            byte_fallback=True,
-            bos_id=0,
-            eos_id=1,
-            unk_id=2,
-            minloglevel=2,
-        )
-    return sentencepiece.SentencePieceProcessor(model_file=str(path)).vocab_size()
+    file = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES),
+        model_writer=file,
+        model_type="bpe",
+        vocab_size=NUM_PIECES,
+        byte_fallback=True,
+        bos_id=0,
+        eos_id=1,
+        unk_id=2,
+        minloglevel=2,
+    )
+    return file.getvalue()

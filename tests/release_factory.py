@@ -13,7 +13,7 @@ import sentencepiece
 
 from indextts2_jax import convert
 from indextts2_jax.audio.mel import MelConfig
-from indextts2_jax.demo import SENTENCES
+from indextts2_jax.demo import train_tokenizer
 from indextts2_jax.emotion.qwen3 import Qwen3Config
 from indextts2_jax.export import FILES, release_texts
 from indextts2_jax.parts import PARTS
@@ -110,7 +110,7 @@ def write_release(path, configs=None, seed=0):
     from safetensors.torch import save_file
 
     path = pathlib.Path(path)
-    bpe = _tokenizer()
+    bpe = train_tokenizer()
     configs = configs or small_configs(
         sentencepiece.SentencePieceProcessor(model_proto=bpe).vocab_size()
     )
@@ -142,24 +142,6 @@ def write_release(path, configs=None, seed=0):
     (path / FILES["tokenizer"]).write_bytes(bpe)
     for place, text in release_texts(configs, EMOTION_GROUPS, MelConfig()).items():
         (path / place).write_text(text)
-
-
-def _tokenizer():
-    import io
-
-    file = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES),
-        model_writer=file,
-        model_type="bpe",
-        vocab_size=330,
-        byte_fallback=True,
-        bos_id=0,
-        eos_id=1,
-        unk_id=2,
-        minloglevel=2,
-    )
-    return file.getvalue()
 
 
 if __name__ == "__main__":
