@@ -8,6 +8,7 @@ import functools
 import io
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.t2s.gpt import T2SConfig
 from indextts2_jax.vocoder.bigvgan import BigVGANConfig
 
-NAME = "babble-5"  # a new number when the recipe changes
+NAME = "babble-6"  # a new number when the recipe changes
 NUM_PIECES = 330
 SENTENCES = (
     "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG.",
@@ -136,20 +137,33 @@ def random_checkpoint(path: str | os.PathLike | None = None, *, seed: int = 0) -
     return path
 
 
-def train_tokenizer() -> bytes:
-    """A byte-fallback SentencePiece model, trained on a few sentences."""
+def train_tokenizer(
+    sentences: Iterable[str] = SENTENCES, size: int = NUM_PIECES, **options: Any
+) -> bytes:
+    """Trains a SentencePiece model (BPE) with the ids of the release: 0 and 1 frame a text.
+
+    Args:
+      sentences: as the tokenizer gives them to the model: upper case, CJK characters apart.
+      size: number of pieces.
+      **options: others of SentencePiece's trainer.
+
+    Returns:
+      The model file.
+
+    Raises:
+      RuntimeError: if the sentences do not make so many pieces, or need more.
+    """
     import sentencepiece
 
     file = io.BytesIO()
+    defaults = {"model_type": "bpe", "byte_fallback": True, "minloglevel": 2}
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES),
+        sentence_iterator=iter(sentences),
         model_writer=file,
-        model_type="bpe",
-        vocab_size=NUM_PIECES,
-        byte_fallback=True,
+        vocab_size=size,
         bos_id=0,
         eos_id=1,
         unk_id=2,
-        minloglevel=2,
+        **{**defaults, **options},
     )
     return file.getvalue()

@@ -1,0 +1,197 @@
+import json
+
+import pytest
+
+from indextts2_jax.errors import InputError
+from train.corpora import Row, read_corpus
+
+
+def tree(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def json_lines(*records):
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+HELLO = {"audio": "a/x.wav", "text": "Hello.", "speaker": "ann"}
+
+
+def test_manifest_paths_are_relative_to_it_and_the_id_is_the_path(tmp_path):
+    more = {**HELLO, "audio": "/b.wav", "id": "b", "emotion": "sad", "words": "w/b.npz"}
+    tree(tmp_path, {"list.jsonl": json_lines(HELLO, more)})
+    layout, rows = read_corpus(tmp_path / "list.jsonl", language="en")
+    assert layout == "manifest"
+    assert rows[0] == Row(tmp_path / "a/x.wav", "Hello.", "ann", "a/x", "en")
+    assert (str(rows[1].audio), rows[1].id, rows[1].emotion) == ("/b.wav", "b", "sad")
+    assert rows[1].words == tmp_path / "w/b.npz"
+
+
+def test_tables_say_what_json_lines_say(tmp_path):
+    fields = {**HELLO, "text": 'He said "no", twice.', "language": "en"}
+    tree(
+        tmp_path,
+        {
+            "list.jsonl": json_lines(fields),
+            "list.csv": 'audio,text,speaker,language\na/x.wav,"He said ""no"", twice.",ann,en\n\n',
+            "list.tsv": 'audio\ttext\tspeaker\tlanguage\na/x.wav\tHe said "no", twice.\tann\ten\n',
+        },
+    )
+    rows = [read_corpus(tmp_path / f"list.{suffix}")[1] for suffix in ("jsonl", "csv", "tsv")]
+    assert rows[0] == rows[1] == rows[2]
+    assert rows[0][0].text == fields["text"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "m.jsonl",
+            json_lines(HELLO, {**HELLO, "spaeker": "x"}),
+            "line 2: unknown columns spaeker",
+        ),
+        ("m.jsonl", json_lines({"text": "Hello."}), "line 1: audio and speaker missing"),
+        ("m.jsonl", json_lines({**HELLO, "speaker": 3}), "line 1: speaker is 3"),
+        ("m.jsonl", json_lines(HELLO) + "{", "line 2: no JSON"),
+        ("m.jsonl", "[1]", "line 1: want a JSON object"),
+        ("m.csv", "audio,text\nx.wav,Hello\n", "line 2: speaker missing"),
+        ("m.csv", "audio,text,speaker\nx.wav,Hello, you,ann\n", "line 2: 4 fields, want 3"),
+        ("m.csv", "audio,text,speaker,mos\nx.wav,Hello,ann,4\n", "line 2: unknown columns mos"),
+        ("m.tsv", b"audio\ttext\xff\tspeaker\n", "cannot read"),
+        ("m.jsonl", "", "no recordings"),
+        ("m.parquet", "", "a manifest is one of"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, name, content, message):
+    tree(tmp_path, {name: content})
+    with pytest.raises(InputError, match=message):
+        read_corpus(tmp_path / name)
+
+
+def test_columns_can_be_ignored(tmp_path):
+    tree(tmp_path, {"manifest.jsonl": json_lines({**HELLO, "style": "x", "seconds": 1.5})})
+    assert len(read_corpus(tmp_path, ignored=["style", "seconds"])[1]) == 1
+
+
+def test_ljspeech(tmp_path):
+    source = tree(
+        tmp_path / "Linda",
+        {"metadata.csv": "L-1|Chapter 2.|Chapter two.\nL-2|Yes.|Yes.\n", "wavs/L-1.wav": ""},
+    )
+    layout, rows = read_corpus(source)
+    assert layout == "ljspeech"
+    assert rows[0] == Row(source / "wavs/L-1.wav", "Chapter two.", "Linda", "L-1", "en")
+    assert rows[1].audio == source / "wavs/L-2.wav"  # missing: found out when it is read
+    (source / "metadata.csv").write_text("L-1\n")
+    with pytest.raises(InputError, match="line 1"):
+        read_corpus(source)
+
+
+def test_libritts(tmp_path):
+    folder = "train-clean-100/19/198"
+    source = tree(
+        tmp_path,
+        {
+            f"{folder}/19_198_000000_000000.wav": "",
+            f"{folder}/19_198_000000_000000.normalized.txt": "Northanger Abbey.\n",
+            f"{folder}/19_198_000000_000000.original.txt": "Northanger Abbey",
+            f"{folder}/19_198_000001_000000.wav": "",
+            f"{folder}/19_198.trans.tsv": "",
+        },
+    )
+    layout, rows = read_corpus(source)
+    assert layout == "libritts"
+    assert [(row.speaker, row.text) for row in rows] == [("19", "Northanger Abbey."), ("19", "")]
+
+
+def test_esd(tmp_path):
+    chinese = "0001_000001\t打远一看。\t中立\n0001_000351\t他很高兴。\t生气\n"
+    english = "0012_001355 The fisherman sees George. Neutral\n0012_000352\tIt’s Tom.\tAngry\n"
+    source = tree(
+        tmp_path,
+        {
+            "0001/0001.txt": chinese.encode("gb18030"),
+            "0001/Neutral/train/0001_000001.wav": "",
+            "0001/Angry/test/0001_000351.wav": "",
+            "0012/0012.txt": english.encode("utf-16"),
+            "0012/Neutral/0012_001355.wav": "",
+            "0012/Angry/0012_000352.wav": "",
+            "0016/0016.txt": "0016_000001\tIt’s I.\tSad\n".encode("cp1252"),
+            "0016/Sad/evaluation/0016_000001.wav": "",
+        },
+    )
+    layout, rows = read_corpus(source)
+    assert layout == "esd"
+    assert [(r.id, r.speaker, r.language, r.emotion, r.text) for r in rows] == [
+        ("0001_000351", "0001", "zh", "angry", "他很高兴。"),
+        ("0001_000001", "0001", "zh", "neutral", "打远一看。"),
+        ("0012_000352", "0012", "en", "angry", "It’s Tom."),
+        ("0012_001355", "0012", "en", "neutral", "The fisherman sees George."),
+        ("0016_000001", "0016", "en", "sad", "It’s I."),
+    ]
+
+
+EMILIA = {
+    "text": " Und so. ",
+    "duration": 3.2,
+    "speaker": "DE_B0_S0",
+    "language": "de",
+    "dnsmos": 3,
+}
+
+
+def test_emilia_unpacked_from_its_tars(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "DE_B0_S0_W0.json": json.dumps({"id": "DE_B0_S0_W0", **EMILIA}),
+            "DE_B0_S0_W0.mp3": "",
+            "DE_B0_S0_W1.json": "broken",
+            "DE_B0_S0_W1.mp3": "",
+        },
+    )
+    layout, rows = read_corpus(source)
+    assert layout == "emilia"
+    assert rows[0] == Row(source / "DE_B0_S0_W0.mp3", "Und so.", "DE_B0_S0", "DE_B0_S0_W0", "de")
+    assert (rows[1].id, rows[1].text) == ("DE_B0_S0_W1", "")  # rejected later, stops nothing
+
+
+def test_emilia_with_lists_of_batches(tmp_path):
+    audio = "DE_B0/DE_B0_S0/mp3/DE_B0_S0_W0.mp3"
+    source = tree(tmp_path, {"DE_B0.jsonl": json_lines({"wav": audio, **EMILIA}), audio: ""})
+    layout, rows = read_corpus(source)
+    assert layout == "emilia"
+    assert (rows[0].audio, rows[0].id) == (source / audio, "DE_B0_S0_W0")
+
+
+def test_a_folder_of_recordings_with_texts(tmp_path):
+    source = tree(
+        tmp_path,
+        {
+            "ann/1.wav": "",
+            "ann/1.txt": "One.",
+            "ann/2.flac": "",
+            "bob/1.opus": "",
+            "bob/1.txt": "caf\xe9".encode("latin-1"),
+        },
+    )
+    layout, rows = read_corpus(source)
+    assert layout == "folder"
+    assert [(r.id, r.speaker, r.text) for r in rows] == [
+        ("ann/1", "ann", "One."),
+        ("ann/2", "ann", ""),
+        ("bob/1", "bob", "caf\ufffd"),
+    ]
+
+
+def test_what_is_no_corpus_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_corpus(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="none of the layouts"):
+        read_corpus(tmp_path)
+    with pytest.raises(InputError, match="has not the layout esd"):
+        read_corpus(tmp_path, "esd")

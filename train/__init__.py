@@ -1,0 +1,1 @@
+"""Training: from recordings to checkpoints. Run from a checkout, as `python -m train.<name>`."""

@@ -1,0 +1,355 @@
+"""Speech corpora as they are published -> rows: a recording, its text, its speaker.
+
+    manifest   a .jsonl, .csv or .tsv file, or a folder with manifest.jsonl (.csv, .tsv) in it;
+               columns: audio, text, speaker [, id, language, emotion, words]
+    ljspeech   metadata.csv (id|text|normalised text) and wavs/<id>.wav
+    esd        <speaker>/<speaker>.txt (id, text, emotion), <speaker>/<emotion>/[<split>/]<id>.wav
+    libritts   [<subset>/]<speaker>/<chapter>/<id>.wav with <id>.normalized.txt
+    emilia     <id>.mp3 with <id>.json (the tars of the hub, unpacked), or <batch>.jsonl that names
+               its files in `wav`
+    folder     <speaker>/<id>.wav with <id>.txt, at any depth
+
+A reader finds out what belongs together and opens no audio. What is of no use (an empty text, a
+file that is not there) becomes a row all the same, so that it gets reported.
+"""
+
+import argparse
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from indextts2_jax.errors import InputError
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
+MANIFEST_SUFFIXES = (".jsonl", ".csv", ".tsv")
+REQUIRED = ("audio", "text", "speaker")
+COLUMNS = (*REQUIRED, "id", "language", "emotion", "words")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One recording of a corpus.
+
+    Attributes:
+      audio: the file.
+      text: as the corpus has it.
+      speaker: name of the voice in its corpus.
+      id: unique in its corpus.
+      language: "en", "zh", ... or "".
+      emotion: a label, or "".
+      words: npz with `vectors` [W, E] and `frames` [W], a row per word (paper appendix B).
+    """
+
+    audio: pathlib.Path
+    text: str
+    speaker: str
+    id: str
+    language: str = ""
+    emotion: str = ""
+    words: pathlib.Path | None = None
+
+
+def read_corpus(
+    source: pathlib.Path,
+    layout: str = "auto",
+    *,
+    language: str = "",
+    ignored: Iterable[str] = (),
+) -> tuple[str, list[Row]]:
+    """Reads a corpus.
+
+    Args:
+      source: a folder, or a manifest.
+      layout: one of LAYOUTS, or "auto" to recognise it.
+      language: of the rows of which the corpus tells none.
+      ignored: columns of a manifest that are not read.
+
+    Returns:
+      The layout, and the rows in an order that depends on nothing but their names.
+
+    Raises:
+      InputError: there is no such corpus, or a line of its lists makes no sense.
+    """
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
+    if layout == "auto":
+        layout = recognise(source)
+    elif not LAYOUTS[layout].fits(source):
+        raise InputError(f"{source} has not the layout {layout}")
+    options = {"ignored": frozenset(ignored)} if layout == "manifest" else {}
+    rows = list(LAYOUTS[layout].rows(source, **options))
+    if not rows:
+        raise InputError(f"{source}: no recordings (layout {layout})")
+    return layout, [dataclasses.replace(row, language=row.language or language) for row in rows]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that name a corpus."""
+    group = parser.add_argument_group("the corpus")
+    group.add_argument("--src", type=pathlib.Path, required=True, help="a folder, or a manifest")
+    group.add_argument(
+        "--layout",
+        choices=("auto", *LAYOUTS),
+        default="auto",
+        help="how it lies on disk (default: recognised)",
+    )
+    group.add_argument("--language", default="", help="of recordings of which it tells none")
+    group.add_argument(
+        "--ignore", default="", metavar="COLUMN,...", help="columns of a manifest to leave out"
+    )
+    group.add_argument("--limit", type=int, help="take only so many recordings, the first ones")
+
+
+def read_arguments(args: argparse.Namespace) -> list[Row]:
+    """The rows of the corpus that `add_arguments`' flags name; says on stderr what was found.
+
+    Raises:
+      InputError: see `read_corpus`.
+    """
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"the limit is {args.limit}; it must be at least 1")
+    ignored = args.ignore.split(",")
+    layout, rows = read_corpus(args.src, args.layout, language=args.language, ignored=ignored)
+    print(f"{args.src}: {len(rows)} recordings, layout {layout}", file=sys.stderr)
+    return rows[: args.limit]
+
+
+def recognise(source: pathlib.Path) -> str:
+    """Returns the layout of a corpus: the first of LAYOUTS that fits.
+
+    Raises:
+      InputError: if none does.
+    """
+    for name, layout in LAYOUTS.items():
+        if layout.fits(source):
+            return name
+    raise InputError(
+        f"{source} has none of the layouts {', '.join(LAYOUTS)}; a manifest can describe it"
+    )
+
+
+def _manifest_file(source: pathlib.Path) -> pathlib.Path | None:
+    if source.is_file():
+        return source
+    files = (source / f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _manifest(source: pathlib.Path, ignored: frozenset[str] = frozenset()) -> Iterator[Row]:
+    path = _manifest_file(source)
+    assert path is not None
+    if path.suffix not in MANIFEST_SUFFIXES:
+        raise InputError(f"{path}: a manifest is one of {', '.join(MANIFEST_SUFFIXES)}")
+    records = _json_lines(path) if path.suffix == ".jsonl" else _table(path)
+    for number, record in records:
+        try:
+            yield _row({k: v for k, v in record.items() if k not in ignored}, path.parent)
+        except InputError as error:
+            raise InputError(f"{path}, line {number}: {error}") from None
+
+
+def _row(values: Mapping[str, Any], folder: pathlib.Path) -> Row:
+    if unknown := sorted(values.keys() - set(COLUMNS)):
+        raise InputError(
+            f"unknown columns {','.join(unknown)} (known: {', '.join(COLUMNS)}; "
+            f"--ignore {','.join(unknown)} leaves them out)"
+        )
+    given = {k: v for k, v in values.items() if v or k in REQUIRED}
+    if missing := [key for key in REQUIRED if given.get(key) is None]:
+        raise InputError(f"{' and '.join(missing)} missing")
+    for key, value in given.items():
+        if not isinstance(value, str):
+            raise InputError(f"{key} is {value!r}, want a string")
+    words = given.pop("words", "")
+    audio = given["audio"]
+    return Row(
+        **{"id": os.path.splitext(audio)[0], **given, "audio": folder / audio},
+        words=folder / words if words else None,
+    )
+
+
+def _json_lines(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in _lines(path):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: no JSON: {error}") from None
+        if not isinstance(record, dict):
+            raise InputError(f"{path}, line {number}: want a JSON object")
+        yield number, record
+
+
+def _table(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Lines of a .csv (quotes as usual) or .tsv (quotes are text) by the names of the first."""
+    dialect: dict[str, Any] = {}
+    if path.suffix == ".tsv":
+        dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True, **dialect)
+    try:
+        header = next(reader, [])
+        for fields in filter(None, reader):
+            if len(fields) != len(header):
+                raise InputError(
+                    f"{path}, line {reader.line_num}: {len(fields)} fields, want {len(header)}"
+                )
+            yield reader.line_num, dict(zip(header, fields, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+    """Numbers and texts of the lines that are not blank."""
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if line.strip():
+            yield number, line.rstrip("\r")
+
+
+def _text_beside(audio: pathlib.Path, suffix: str) -> str:
+    """The text of one recording; "" if there is none, U+FFFD for what is no UTF-8 in it."""
+    path = audio.with_suffix(suffix)
+    return path.read_text(encoding="utf-8-sig", errors="replace").strip() if path.is_file() else ""
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+
+
+def _audio_beside(path: pathlib.Path) -> pathlib.Path | None:
+    """The recording that differs from `path` in its suffix only."""
+    files = (path.with_suffix(suffix) for suffix in AUDIO_SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _ljspeech(source: pathlib.Path) -> Iterator[Row]:
+    metadata = source / "metadata.csv"
+    for number, line in _lines(metadata):
+        name, *texts = line.split("|")
+        if not texts:
+            raise InputError(f"{metadata}, line {number}: want id|text or id|text|normalised text")
+        wav = source / "wavs" / f"{name}.wav"
+        speaker = source.resolve().name
+        yield Row(_audio_beside(wav) or wav, texts[-1].strip(), speaker, name, language="en")
+
+
+_ESD_LINE = re.compile(r"(\d{4}_\d{6})\s+(.*?)\s*(?:Angry|Happy|Neutral|Sad|Surprise)?")
+_ESD_CHINESE = 10  # speakers, and as many English ones after them
+
+
+def _esd_lists(source: pathlib.Path) -> list[pathlib.Path]:
+    digits = "[0-9]" * 4
+    return [
+        path
+        for path in sorted(source.glob(f"{digits}/{digits}.txt"))
+        if path.stem == path.parent.name
+    ]
+
+
+def _esd(source: pathlib.Path) -> Iterator[Row]:
+    for path in _esd_lists(source):
+        folder, language = path.parent, "zh" if int(path.stem) <= _ESD_CHINESE else "en"
+        texts = {}
+        for line in _esd_text(path, language).splitlines():
+            name, *fields = line.strip().split("\t")
+            if len(fields) > 1:
+                texts[name] = fields[0].strip()
+            elif match := _ESD_LINE.fullmatch(line.strip()):  # some lines have lost their tabs
+                texts[match[1]] = match[2]
+        for wav in sorted(folder.rglob("*.wav")):
+            emotion = wav.relative_to(folder).parts[0].lower()
+            text = texts.get(wav.stem, "")
+            yield Row(wav, text, folder.name, wav.stem, language, emotion)
+
+
+def _esd_text(path: pathlib.Path, language: str) -> str:
+    """Each speaker's list has its own encoding: UTF-16, UTF-8, GB 2312 or Latin-1."""
+    data = path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("gb18030" if language == "zh" else "cp1252", errors="replace")
+
+
+def _libritts(source: pathlib.Path) -> Iterator[Row]:
+    for wav in sorted(source.rglob("*.wav")):
+        text = _text_beside(wav, ".normalized.txt")
+        yield Row(wav, text, wav.parent.parent.name, wav.stem, language="en")
+
+
+def _emilia_files(source: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The files that describe recordings: one each (.json), or a batch (.jsonl)."""
+    batches = (path for path in source.rglob("*.jsonl") if _names_wavs(path))
+    return itertools.chain(batches, (p for p in source.rglob("*.json") if _audio_beside(p)))
+
+
+def _names_wavs(path: pathlib.Path) -> bool:
+    return '"wav"' in next((line for _, line in _lines(path)), "")
+
+
+def _emilia(source: pathlib.Path) -> Iterator[Row]:
+    for path in sorted(_emilia_files(source)):
+        if path.suffix == ".jsonl":
+            for _, values in _json_lines(path):
+                yield _emilia_row(values, path.parent / str(values.get("wav", "")))
+        elif audio := _audio_beside(path):
+            try:
+                values = json.loads(_text_beside(audio, ".json"))
+            except ValueError:
+                values = {}
+            yield _emilia_row(values, audio)
+
+
+def _emilia_row(values: Any, audio: pathlib.Path) -> Row:
+    if not isinstance(values, dict):
+        values = {}
+    text, speaker, language = (
+        str(values.get(key) or "").strip() for key in ("text", "speaker", "language")
+    )
+    return Row(audio, text, speaker, audio.stem, language)
+
+
+def _folder_audio(source: pathlib.Path) -> Iterator[pathlib.Path]:
+    return (path for path in source.rglob("*") if path.suffix in AUDIO_SUFFIXES)
+
+
+def _folder(source: pathlib.Path) -> Iterator[Row]:
+    source = source.resolve()
+    for audio in sorted(_folder_audio(source)):
+        name = str(audio.relative_to(source).with_suffix(""))
+        yield Row(audio, _text_beside(audio, ".txt"), audio.parent.name, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How one kind of corpus lies on disk."""
+
+    fits: Callable[[pathlib.Path], bool]
+    rows: Callable[..., Iterator[Row]]
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "manifest": Layout(lambda source: _manifest_file(source) is not None, _manifest),
+    "ljspeech": Layout(
+        lambda source: (source / "metadata.csv").is_file() and (source / "wavs").is_dir(),
+        _ljspeech,
+    ),
+    "esd": Layout(lambda source: bool(_esd_lists(source)), _esd),
+    "libritts": Layout(lambda source: any(source.rglob("*.normalized.txt")), _libritts),
+    "emilia": Layout(lambda source: any(_emilia_files(source)), _emilia),
+    "folder": Layout(
+        lambda source: any(p.with_suffix(".txt").is_file() for p in _folder_audio(source)),
+        _folder,
+    ),
+}

@@ -1,0 +1,316 @@
+"""From recordings to shards, which the trainers read.
+
+    corpus -> rows -> workers: checked recordings -> the frozen encoders, in batches -> utterances
+           -> OUT/shard-00000.arrayrecord, .json, ... -> index.json, rejected.jsonl, report.*
+
+    python -m train.prepare --src LJSpeech-1.1 --checkpoint CKPT --out data/lj
+    python -m train.prepare --src list.jsonl --checkpoint CKPT --out data/mine --workers 8
+
+The same command, started again, goes on after the last whole shard. Several machines share the work
+with --part 1/4, --part 2/4, ... and one OUT; who finds all shards there puts them together.
+
+Exit codes: 0 done, 2 input that cannot be used, or of which nothing is left (one line says why).
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from indextts2_jax.errors import InputError
+from train import corpora
+from train.corpora import Row
+from train.recordings import (
+    CODE_SECONDS,
+    Limits,
+    Read,
+    Recording,
+    RecordingReader,
+    Rejection,
+    reading,
+)
+
+# JAX is imported where it is used: the workers import this file, and need none.
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What decides on the data, besides rows and checkpoint.
+
+    Attributes:
+      limits: of the recordings.
+      speeds: takes at another speed, besides the recorded one.
+      seed: of these speeds.
+      shard_size: rows of a shard.
+    """
+
+    limits: Limits
+    speeds: int = 1
+    seed: int = 0
+    shard_size: int = 512
+
+    def __post_init__(self):
+        if self.speeds < 0 or self.seed < 0:
+            raise InputError("speeds and seed must be at least 0")
+        if self.shard_size < 1:
+            raise InputError(f"the shard size is {self.shard_size}; it must be at least 1")
+
+
+def prepare(
+    rows: Sequence[Row],
+    checkpoint: pathlib.Path,
+    out: pathlib.Path,
+    options: Options,
+    *,
+    workers: int = 0,
+    batch_seconds: float = 60.0,
+    part: tuple[int, int] = (1, 1),
+) -> dict[str, Any] | None:
+    """Prepares a corpus, or goes on where an earlier call was stopped.
+
+    Args:
+      rows: of the corpus.
+      checkpoint: directory with the encoders and the tokenizer.
+      out: directory to write.
+      options: what decides on the data.
+      workers: processes that read recordings; 0 = this one does.
+      batch_seconds: speech in a batch of the encoders, padding included.
+      part: (i, n): this call makes the i-th of n shares of the shards.
+
+    Returns:
+      What stands in `report.json`; None as long as shards of other parts are missing.
+
+    Raises:
+      InputError: if no data can be made; says why in one line.
+    """
+    from tqdm import tqdm
+
+    from indextts2_jax import programs
+    from indextts2_jax.parts import Settings
+    from train import prepare_report, shards
+    from train.encoders import Encoders
+
+    settings = Settings.load(checkpoint)
+    t2s = settings.configs["t2s"]
+    if options.limits.max_seconds > (longest := t2s.max_codes * CODE_SECONDS):
+        raise InputError(f"T2S of {checkpoint} takes {longest:.1f} s at most (max_seconds)")
+    made_with = shards.fingerprints(checkpoint, settings)
+    _claim(out, {**dataclasses.asdict(options), **made_with, "rows": _digest(rows)})
+    checked = _reject_repetitions(rows)
+    size = options.shard_size
+    pieces = [checked[start : start + size] for start in range(0, len(checked), size)]
+    todo = {n: pieces[n] for n in range(part[0] - 1, len(pieces), part[1]) if not _is_done(out, n)}
+    if todo:
+        programs.enable_compilation_cache()
+        reader = RecordingReader(
+            checkpoint / "tokenizer",
+            settings.mel,
+            options.limits,
+            t2s.max_text_tokens,
+            t2s.max_codes,
+            options.speeds,
+            options.seed,
+        )
+        total = sum(map(len, todo.values()))
+        with (
+            reading(reader, workers) as read,
+            tqdm(total=total, unit="utterance", disable=None) as bar,
+        ):
+            encode = Encoders(checkpoint, settings, batch_seconds)
+            hours = 0.0
+            for number, piece in todo.items():
+                hours += _make_shard(out, number, piece, read, encode, bar.update)
+                bar.set_postfix_str(f"{hours:.2f} h")
+    if not all(_is_done(out, number) for number in range(len(pieces))):
+        return None
+    notes = [json.loads(_notes_path(out, number).read_text()) for number in range(len(pieces))]
+    return prepare_report.finish(out, notes, made_with, settings.mel)
+
+
+def _make_shard(
+    out: pathlib.Path,
+    number: int,
+    rows: Sequence[Row | Rejection],
+    read: Read,
+    encode: Any,
+    progress: Callable[[], Any],
+) -> float:
+    """Writes a shard and then its notes, which make it count as done; returns its hours."""
+    from train import shards
+
+    rejected: list[dict[str, str]] = []
+    rates: list[float] = []
+    seconds = 0.0
+
+    def recordings() -> Iterator[Recording]:
+        nonlocal seconds
+        for result in read(rows):
+            progress()
+            if isinstance(result, Rejection):
+                rejected.append(dataclasses.asdict(result))
+            else:
+                rates.append(round(result.rate, 2))
+                seconds += result.seconds
+                yield result
+
+    written = shards.write_shard(shards.shard_path(out, number), encode(recordings()))
+    notes = {"utterances": written, "rates": rates, "rejected": rejected}
+    _write_json(_notes_path(out, number), notes)
+    return seconds / 3600
+
+
+def _notes_path(out: pathlib.Path, number: int) -> pathlib.Path:
+    return out / f"shard-{number:05d}.json"
+
+
+def _is_done(out: pathlib.Path, number: int) -> bool:
+    from train import shards
+
+    return _notes_path(out, number).is_file() and shards.shard_path(out, number).is_file()
+
+
+def _claim(out: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Makes `out` a directory of these settings, or finds that it is one.
+
+    Raises:
+      InputError: if it is another one's.
+    """
+    path = out / "prepare.json"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            if any(not entry.name.startswith(".") for entry in out.iterdir()):
+                raise InputError(f"{out} is not empty, and holds no prepared data")
+            _write_json(path, settings)
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot use {out}: {error}") from None
+    settings = json.loads(json.dumps(settings))
+    if other := sorted(
+        k for k in settings.keys() | found.keys() if settings.get(k) != found.get(k)
+    ):
+        raise InputError(
+            f"{out} was begun with another {', '.join(other)}; choose another directory"
+        )
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+    temporary.replace(path)
+
+
+def _digest(rows: Sequence[Row]) -> str:
+    """Identifies the rows; where the corpus lies does not matter."""
+    digest = hashlib.sha256()
+    for row in rows:
+        values = (row.id, row.text, row.speaker, row.language, row.emotion, row.words is None)
+        digest.update(json.dumps(values).encode())
+    return digest.hexdigest()[:16]
+
+
+def _reject_repetitions(rows: Sequence[Row]) -> list[Row | Rejection]:
+    """The rows, but a rejection for each whose id was there before."""
+    ids: set[str] = set()
+    checked: list[Row | Rejection] = []
+    for row in rows:
+        repeated = Rejection(row.id, str(row.audio), "repeated id", "an earlier row has it too")
+        checked.append(repeated if row.id in ids else row)
+        ids.add(row.id)
+    return checked
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        _run(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    path, limits = pathlib.Path, Limits()
+    corpora.add_arguments(parser)
+    parser.add_argument("--checkpoint", type=path, required=True, help="has encoders, tokenizer")
+    parser.add_argument("--out", type=path, required=True, help="directory to write")
+    parser.add_argument("--speeds", type=int, default=1, help="takes at another speed, of each")
+    parser.add_argument("--seed", type=int, default=0, help="of these speeds")
+    group = parser.add_argument_group("what is rejected")
+    group.add_argument("--min-seconds", type=float, default=limits.min_seconds)
+    group.add_argument("--max-seconds", type=float, default=limits.max_seconds)
+    group.add_argument(
+        "--min-rate",
+        type=float,
+        default=limits.min_rate,
+        help="letters a second; an ideograph counts for three",
+    )
+    group.add_argument("--max-rate", type=float, default=limits.max_rate)
+    group = parser.add_argument_group("how it is done")
+    group.add_argument(
+        "--workers",
+        type=int,
+        default=max(1, (os.cpu_count() or 2) - 1),
+        help="processes that read recordings; 0 = none but this (default: %(default)s)",
+    )
+    group.add_argument(
+        "--batch-seconds", type=float, default=60.0, help="speech that the encoders read at once"
+    )
+    group.add_argument("--shard-size", type=int, default=512, help="recordings of a shard")
+    group.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="I/N", help="only the I-th of N shares"
+    )
+    return parser
+
+
+def _part(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text} is no I/N such as 1/4")
+    return int(index), int(count)
+
+
+def _run(args: argparse.Namespace) -> None:
+    limits = Limits(args.min_seconds, args.max_seconds, args.min_rate, args.max_rate)
+    options = Options(limits, args.speeds, args.seed, args.shard_size)
+    if args.workers < 0 or not args.batch_seconds > 0:
+        raise InputError("workers must be at least 0 and batch seconds more than 0")
+    rows = corpora.read_arguments(args)
+    report = prepare(
+        rows,
+        args.checkpoint,
+        args.out,
+        options,
+        workers=args.workers,
+        batch_seconds=args.batch_seconds,
+        part=args.part,
+    )
+    if report is None:
+        print(f"part {args.part[0]} of {args.part[1]} is done; others are not", file=sys.stderr)
+    else:
+        from train import prepare_report
+
+        print(prepare_report.describe(report, args.out), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""The end of `train.prepare`: the notes of all shards -> index, rejected.jsonl, report, picture."""
+
+import collections
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from indextts2_jax import checkpoint
+from indextts2_jax.audio.mel import MelConfig
+from indextts2_jax.errors import InputError
+from train.shards import Index
+
+BINS = 40
+MEASURES = {
+    "seconds": "seconds",
+    "codes": "codes, recorded speed",
+    "text": "text tokens",
+    "rate": "letters per second",
+    "speaker": "utterances per speaker",
+}
+
+
+def finish(
+    out: pathlib.Path,
+    notes: Sequence[Mapping[str, Any]],
+    made_with: Mapping[str, str],
+    mel: MelConfig,
+) -> dict[str, Any]:
+    """Puts the shards together.
+
+    Args:
+      out: the data directory.
+      notes: what was noted of each shard: `utterances` (their rows), `rates` (letters a second, of
+        the same), `rejected`.
+      made_with: fingerprints.
+      mel: the spectrogram.
+
+    Returns:
+      What `report.json` says.
+
+    Raises:
+      InputError: if no utterance is left; what was rejected is written all the same.
+    """
+    rejected = [item for note in notes for item in note["rejected"]]
+    with open(out / "rejected.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(item, ensure_ascii=False) + "\n" for item in rejected)
+    reasons = dict(collections.Counter(item["reason"] for item in rejected).most_common())
+    shards = [note["utterances"] for note in notes]
+    if not any(shards):
+        raise InputError(f"nothing is left ({_counts(reasons)}); see {out / 'rejected.jsonl'}")
+    frame_seconds = mel.hop_length / mel.sample_rate
+    index = Index.build(out, made_with, shards, frame_seconds)
+    index.save()
+
+    table = index.table
+    per_speaker = np.bincount(table["speaker"])
+    values = {
+        "seconds": table["frames"] * frame_seconds,
+        "codes": table["codes"],
+        "text": table["text"],
+        "rate": np.array([rate for note in notes for rate in note["rates"]]),
+        "speaker": per_speaker,
+    }
+    report = {
+        "utterances": len(index),
+        "hours": index.hours,
+        "speakers": len(index.speakers),
+        "speakers_of_one_utterance": int((per_speaker == 1).sum()),
+        "hours_by_language": _hours(index, "language", values["seconds"]),
+        "hours_by_emotion": _hours(index, "emotion", values["seconds"]),
+        "rejected": reasons,
+        "histograms": {name: _histogram(x) for name, x in values.items()},
+    }
+    checkpoint.write_json(out / "report.json", report)
+    _draw(report, out / "report.png")
+    return report
+
+
+def describe(report: Mapping[str, Any], out: pathlib.Path) -> str:
+    """The report in a few lines."""
+    lines = [
+        f"{report['utterances']} utterances, {report['hours']:.2f} h, {report['speakers']} speakers"
+        f" -> {out}",
+        *(
+            f"  {MEASURES[name]}: {h['low']:.4g} to {h['high']:.4g}, median {h['median']:.4g}"
+            for name, h in report["histograms"].items()
+        ),
+    ]
+    if alone := report["speakers_of_one_utterance"]:
+        lines.append(f"  {alone} speakers have one utterance: no prompt, so training leaves it out")
+    if rejected := report["rejected"]:
+        lines.append(f"  rejected: {_counts(rejected)}; see {out / 'rejected.jsonl'}")
+    return "\n".join(lines)
+
+
+def _counts(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+
+
+def _hours(index: Index, column: str, seconds: np.ndarray) -> dict[str, float]:
+    names = {"language": index.languages, "emotion": index.emotions}[column]
+    sums = np.bincount(index.table[column], seconds, len(names)) / 3600
+    return {name or "unknown": round(float(x), 4) for name, x in zip(names, sums, strict=True)}
+
+
+def _histogram(values: np.ndarray) -> dict[str, Any]:
+    counts, edges = np.histogram(values, BINS)
+    return {
+        "low": round(float(values.min()), 3),
+        "median": round(float(np.median(values)), 3),
+        "high": round(float(values.max()), 3),
+        "counts": counts.tolist(),
+        "edges": edges.round(4).tolist(),
+    }
+
+
+def _draw(report: Mapping[str, Any], path: pathlib.Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    *measured, last = figure.subplots(2, 3).flat
+    for axes, (name, title) in zip(measured, MEASURES.items(), strict=True):
+        histogram = report["histograms"][name]
+        axes.stairs(histogram["counts"], histogram["edges"], fill=True)
+        axes.set(xlabel=title, ylabel="speakers" if name == "speaker" else "utterances")
+    reasons = report["rejected"] or {"nothing": 0}
+    last.barh(list(reasons), list(reasons.values()), color="tab:red")
+    last.invert_yaxis()
+    last.set(xlabel="rejected recordings")
+    title = f"{report['utterances']} utterances, {report['hours']:.2f} h"
+    figure.suptitle(f"{title}, {report['speakers']} speakers")
+    figure.savefig(path, dpi=100)

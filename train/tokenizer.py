@@ -1,0 +1,197 @@
+"""Trains the text tokenizer (BPE) on corpora.
+
+    corpora -> texts -> normalised as for speaking -> upper case, CJK characters apart -> bpe.model
+
+    python -m train.tokenizer --src LJSpeech-1.1 list.jsonl more.txt --out bpe.model --size 12000
+
+A .txt file has a text per line. The layout is the release's: ids 0 and 1 frame a text, 2 is the
+unknown. If there is Chinese among the texts, all syllables of pinyin with their tones are pieces
+of their own (XVAN4), so that a user can spell what a character leaves open.
+
+Exit codes: 0 done, 2 input that cannot be used (one line says why).
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import json
+import multiprocessing
+import pathlib
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from indextts2_jax.errors import InputError
+from indextts2_jax.text import pinyin
+from indextts2_jax.text.language import CJK
+from indextts2_jax.text.normalize import Normalizer
+from indextts2_jax.text.tokenize import Tokenizer
+from train import corpora
+
+# JAX is imported where it is used: the workers import this file, and need none.
+
+_CHINESE = re.compile("[\u4e00-\u9fff]")
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+_MISSING_SHOWN = 20
+
+
+def train(texts: Iterable[str], size: int, **options: Any) -> bytes:
+    """Trains a tokenizer.
+
+    Args:
+      texts: normalised.
+      size: number of pieces.
+      **options: of SentencePiece's trainer.
+
+    Returns:
+      The model file.
+
+    Raises:
+      InputError: if the texts do not make so many pieces, or need more.
+    """
+    from indextts2_jax.demo import train_tokenizer
+
+    texts = list(texts)
+    if any(_CHINESE.search(text) for text in texts):
+        options["user_defined_symbols"] = syllables()
+    try:
+        return train_tokenizer(map(spell, texts), size, **options)
+    except RuntimeError as error:
+        reason = str(error).split("] ")[-1].strip()
+        raise InputError(f"{size} pieces: {reason}") from None
+
+
+def spell(text: str) -> str:
+    """A normalised text as `Tokenizer` gives it to the model."""
+    return " ".join(re.sub(f"([{CJK}])", r" \1 ", text).split()).upper()
+
+
+def syllables() -> list[str]:
+    """Every syllable of pinyin with every tone, as the vocabulary spells it."""
+    return sorted({pinyin.spell(s + tone) for s in pinyin.SYLLABLES for tone in "12345"})
+
+
+def coverage(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
+    """Counts how a tokenizer cuts texts.
+
+    Args:
+      tokenizer: to judge.
+      texts: normalised.
+
+    Returns:
+      Numbers of texts, letters and pieces; shares of pieces that are unknown or single bytes;
+      the most frequent characters without a piece.
+    """
+    pieces: collections.Counter[str] = collections.Counter()
+    characters: collections.Counter[str] = collections.Counter()
+    longest = number = 0
+    for text in texts:
+        cut = tokenizer.encode(text)
+        pieces.update(cut)
+        characters.update(spell(text).replace(" ", ""))
+        longest, number = max(longest, len(cut)), number + 1
+    total = max(1, pieces.total())
+    unknown = sum(pieces[piece] for piece in tokenizer.unknown(list(pieces)))
+    missing = [
+        character
+        for character, _ in characters.most_common()
+        if tokenizer.unknown(cut := tokenizer.encode(character)) or any(map(_BYTE.match, cut))
+    ]
+    return {
+        "texts": number,
+        "pieces": tokenizer.vocab_size,
+        "pieces_used": len(pieces),
+        "characters_per_piece": round(characters.total() / total, 3),
+        "longest_text": longest,
+        "share_unknown": round(unknown / total, 6),
+        "share_bytes": round(sum(n for p, n in pieces.items() if _BYTE.match(p)) / total, 6),
+        "characters_without_piece": len(missing),
+        "most_frequent_of_these": "".join(missing[:_MISSING_SHOWN]),
+    }
+
+
+def read_texts(source: pathlib.Path, ignored: Iterable[str] = ()) -> list[str]:
+    """Reads the texts of a corpus, or the lines of a .txt file.
+
+    Raises:
+      InputError: if it cannot be read.
+    """
+    if source.suffix != ".txt":
+        return [row.text for row in corpora.read_corpus(source, ignored=ignored)[1]]
+    try:
+        return source.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {source}: {error}") from None
+
+
+def normalized(texts: Sequence[str], workers: int) -> list[str]:
+    """Normalises texts, with worker processes if there are to be any; drops empty ones."""
+    if not workers:
+        out = map(Normalizer(), texts)
+        return [text for text in out if text]
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, spawn) as pool:
+        return [text for text in pool.map(Normalizer(), texts, chunksize=256) if text]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train.tokenizer",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    path = pathlib.Path
+    parser.add_argument("--src", type=path, nargs="+", required=True, help="corpora, .txt files")
+    parser.add_argument("--ignore", default="", metavar="COLUMN,...", help="columns of manifests")
+    parser.add_argument("--out", type=path, required=True, help="model file to write")
+    parser.add_argument("--size", type=int, default=12000, help="number of pieces")
+    parser.add_argument(
+        "--coverage", type=float, default=0.9995, help="share of characters that get pieces"
+    )
+    parser.add_argument(
+        "--byte-fallback",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="spell characters without a piece in bytes; otherwise they are unknown",
+    )
+    parser.add_argument(
+        "--sample", type=int, default=2_000_000, help="train on so many texts at most"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="processes that normalise texts")
+    args = parser.parse_args(argv)
+    try:
+        _run(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(args: argparse.Namespace) -> None:
+    if args.out.exists():
+        raise InputError(f"{args.out} exists already; a tokenizer is never replaced")
+    ignored = args.ignore.split(",")
+    texts = [text for source in args.src for text in read_texts(source, ignored)]
+    texts = normalized(texts, args.workers)
+    if not texts:
+        raise InputError("there are no texts")
+    model = train(
+        texts,
+        args.size,
+        character_coverage=args.coverage,
+        byte_fallback=args.byte_fallback,
+        input_sentence_size=args.sample,
+        shuffle_input_sentence=True,
+    )
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = args.out.with_name(f".{args.out.name}.tmp")
+    temporary.write_bytes(model)
+    report = coverage(Tokenizer(temporary), texts)
+    temporary.replace(args.out)
+    print(json.dumps(report, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
