@@ -81,9 +81,19 @@ def save_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> str:
             use_ocdbt=True,
             use_zarr3=False,
         )
-        with ocp.Checkpointer(handler) as checkpointer:
+        with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
             checkpointer.save((path / f"{number:03d}").absolute(), piece)
     return digest.hexdigest()[:_FINGERPRINT_DIGITS]
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Lets this process write while others do not: Orbax would wait for them."""
+    me = jax.process_index()
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
 
 
 def read_arrays(path: pathlib.Path, fingerprint: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -171,14 +181,14 @@ def load_arrays(
     path: pathlib.Path,
     wanted: Mapping[str, jax.ShapeDtypeStruct],
     *,
-    sharding: jax.sharding.Sharding | None = None,
+    sharding: jax.sharding.Sharding | Mapping[str, jax.sharding.Sharding] | None = None,
 ) -> dict[str, jax.Array]:
     """Reads some arrays of an Orbax item.
 
     Args:
       path: the item's directory.
       wanted: flat name -> shape, and dtype to cast to; other arrays are not read.
-      sharding: where to put them; the default device if None.
+      sharding: where to put them, or each; the default device if None.
 
     Returns:
       Flat name -> array.
@@ -195,13 +205,16 @@ def load_arrays(
     ]
     if wrong:
         raise CheckpointError(f"{path}: {'; '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}")
-    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     out: dict[str, jax.Array] = {}
     with ocp.PyTreeCheckpointer() as checkpointer:
         for piece, shapes in pieces.items():
             target = {name: wanted[name] for name in shapes if name in wanted}
             how = {
-                name: ocp.ArrayRestoreArgs(sharding=sharding, dtype=x.dtype)
+                name: ocp.ArrayRestoreArgs(
+                    sharding=sharding[name] if isinstance(sharding, Mapping) else sharding,
+                    dtype=x.dtype,
+                )
                 for name, x in target.items()
             }
             if target:

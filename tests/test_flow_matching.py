@@ -1,3 +1,4 @@
+import functools
 import json
 
 import jax
@@ -80,16 +81,18 @@ def test_time_steps_are_those_of_torch():
         np.testing.assert_array_equal(flow_matching.time_steps(steps), want)
 
 
-@jax.jit
-def loss_and_gradients(model, *args):
-    """The loss, the estimated mel, and the gradients of the parameters."""
+@functools.partial(jax.jit, static_argnames="objective")
+def loss_and_gradients(model, *args, objective="velocity"):
+    """The losses, the estimated mel, and the gradients of the mean loss by the parameters."""
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 
     def compute(params):
-        return flow_matching.loss(nnx.merge(graphdef, params, rest), *args)
+        model = nnx.merge(graphdef, params, rest)
+        losses, estimate = flow_matching.loss(model, *args, objective=objective)
+        return losses.mean(), (losses, estimate)
 
-    (loss, estimate), gradients = jax.value_and_grad(compute, has_aux=True)(params)
-    return loss, estimate, gradients
+    gradients, (losses, estimate) = jax.grad(compute, has_aux=True)(params)
+    return losses, estimate, gradients
 
 
 def golden_loss_inputs(golden):
@@ -99,22 +102,43 @@ def golden_loss_inputs(golden):
 
 def test_loss_and_its_slope_match_the_formulas():
     golden, model = load_golden("s2m"), golden_model().velocity
-    loss, _, gradients = loss_and_gradients(model, *golden_loss_inputs(golden))
-    assert relative_error(loss, golden["out_loss"]) < 1e-5
+    losses, _, gradients = loss_and_gradients(model, *golden_loss_inputs(golden))
+    assert relative_error(losses.mean(), golden["out_loss"]) < 1e-5
     weights, gradients = convert.params(model), convert.params(gradients)
     slope = sum(np.sum(weights[name] * gradient) for name, gradient in gradients.items())
     assert relative_error(slope, golden["out_loss_slope"]) < 1e-4
 
 
-def test_loss_is_also_the_distance_between_mels():
+def test_loss_is_the_distance_of_each_item_in_its_scored_frames():
     golden = load_golden("s2m")
     args = golden_loss_inputs(golden)
-    loss, estimate, _ = loss_and_gradients(golden_model().velocity, *args)
-    per_item = [
+    losses, estimate, _ = loss_and_gradients(golden_model().velocity, *args)
+    want = [
         np.abs(np.asarray(estimate[b]) - golden["mel"][b])[p:n].mean()
         for b, (p, n) in enumerate(zip(golden["prompt_lengths"], golden["lengths"], strict=True))
     ]
-    np.testing.assert_allclose(loss, np.mean(per_item), rtol=1e-5)
+    np.testing.assert_allclose(losses, want, rtol=1e-5)
+
+
+def test_both_objectives_are_equal_in_value_and_gradient():
+    args = golden_model().velocity, *golden_loss_inputs(load_golden("s2m"))
+    losses, estimate, gradients = loss_and_gradients(*args)
+    mel_losses, mel_estimate, mel_gradients = loss_and_gradients(*args, objective="mel")
+    np.testing.assert_allclose(mel_losses, losses, rtol=1e-6)
+    np.testing.assert_allclose(mel_estimate, estimate, atol=1e-6)
+    mel_gradients = convert.params(mel_gradients)
+    for name, gradient in convert.params(gradients).items():
+        np.testing.assert_allclose(mel_gradients[name], gradient, atol=1e-6, err_msg=name)
+    with pytest.raises(ValueError, match="objective is 'mal'; want one of velocity, mel"):
+        flow_matching.loss(*args, objective="mal")
+
+
+def test_item_without_scored_frames_costs_nothing():
+    golden = load_golden("s2m")
+    golden["prompt_lengths"] = np.array([golden["lengths"][0], *golden["prompt_lengths"][1:]])
+    losses, _, gradients = loss_and_gradients(golden_model().velocity, *golden_loss_inputs(golden))
+    assert losses[0] == 0 and np.all(losses[1:] > 0)
+    assert all(np.all(np.isfinite(x)) for x in convert.params(gradients).values())
 
 
 def test_padding_changes_neither_loss_nor_gradients():
@@ -176,12 +200,12 @@ def test_loss_and_gradients_match_the_original(monkeypatch):
     t, noise = golden["in_t"][:, 0, 0], golden["in_z"]
 
     kept = flow_matching.Draws(t, noise, np.array([False, False]))
-    loss, estimate, gradients = loss_and_gradients(shared_model().velocity, *inputs, kept)
-    assert relative_error(loss, golden["out_loss_l1"]) < 1e-5
+    losses, estimate, gradients = loss_and_gradients(shared_model().velocity, *inputs, kept)
+    assert relative_error(losses.mean(), golden["out_loss_l1"]) < 1e-5
     assert relative_error(estimate[0], golden["out_y_l1"][0]) < 1e-5
     dropped = flow_matching.Draws(t, noise, np.array([True, True]))
-    loss, *_ = loss_and_gradients(shared_model().velocity, *inputs, dropped)
-    assert relative_error(loss, golden["out_loss_l1_dropped"]) < 1e-5
+    losses, *_ = loss_and_gradients(shared_model().velocity, *inputs, dropped)
+    assert relative_error(losses.mean(), golden["out_loss_l1_dropped"]) < 1e-5
 
     arrays = {name: np.asarray(g) for name, g in convert.params(gradients).items()}
     torch_gradients = convert.to_torch(arrays, dit.TORCH_RULES)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from flax import serialization
 
 from indextts2_jax import checkpoint
@@ -87,7 +87,7 @@ class Utterance:
     @classmethod
     def from_bytes(cls, record: bytes) -> "Utterance":
         """The utterance of a record."""
-        values = serialization.msgpack_restore(record)
+        values: dict[str, Any] = serialization.msgpack_restore(record)  # pyright: ignore
         takes = values.pop("takes")
         return cls(**values, takes=tuple(Take(**takes[str(i)]) for i in range(len(takes))))
 
@@ -201,7 +201,7 @@ class Index:
         """Writes both files; `index.json` last, so that a directory which has it is whole."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del values["path"], values["table"]
-        np.savez(self.path / "table.npz", **self.table)
+        np.savez(self.path / "table.npz", **dict(self.table))  # pyright: ignore[reportArgumentType]
         temporary = self.path / ".index.json.tmp"
         checkpoint.write_json(temporary, {"format_version": FORMAT_VERSION, **values})
         temporary.rename(self.path / "index.json")

@@ -22,6 +22,7 @@ from indextts2_jax.nn.masking import length_mask, zero_padding
 from indextts2_jax.s2m.dit import Velocity
 
 SIGMA_MIN = 1e-6  # noise left at t = 1; of the release
+OBJECTIVES = ("velocity", "mel")  # names of the training loss
 
 
 @jax.tree_util.register_dataclass
@@ -204,12 +205,13 @@ def loss(
     mu: jax.Array,
     draws: Draws,
     *,
+    objective: str = "velocity",
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes the L1 distance between predicted and true velocity.
+    """Computes the L1 distance between what is predicted and what is true, item by item.
 
-    That is also the L1 distance of equation 5 of the paper between the true mel and the one-step
-    estimate of it, which is returned too.
+    The two objectives are one number: the one-step estimate of the mel is the predicted velocity
+    plus what the true mel is more than the true velocity.
 
     Args:
       velocity: the velocity field.
@@ -219,12 +221,18 @@ def loss(
       style: [B, S] speaker embeddings.
       mu: [B, T, C] conditions of the length regulator.
       draws: from `draw_training`.
+      objective: "velocity", as the release is trained, or "mel", equation 5 of the paper.
       key: dropout key; None turns dropout off.
 
     Returns:
-      The loss, averaged over the scored frames of each item first and then over items; and the
-      estimated mel [B, T, M].
+      Losses [B], each the mean over the mel bins and scored frames of the item (0 if it has none);
+      and the estimated mel [B, T, M].
+
+    Raises:
+      ValueError: for another objective.
     """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective is {objective!r}; want one of {', '.join(OBJECTIVES)}")
     prompt = length_mask(prompt_lengths, mel.shape[1])
     scored = length_mask(lengths, mel.shape[1]) & ~prompt
     t = draws.t[:, None, None]
@@ -240,6 +248,8 @@ def loss(
         drop_condition=draws.drop_condition,
         key=key,
     ).astype(jnp.float32)
-    error = jnp.abs(v - (mel - remaining))  # [B, T, M]
-    per_item = jnp.sum(zero_padding(error, scored), (1, 2)) / (jnp.sum(scored, 1) * mel.shape[2])
-    return jnp.mean(per_item), v + remaining
+    estimate = v + remaining
+    got, want = (v, mel - remaining) if objective == "velocity" else (estimate, mel)
+    error = jnp.abs(got - want)  # [B, T, M]
+    count = jnp.maximum(jnp.sum(scored, 1), 1) * mel.shape[2]
+    return jnp.sum(zero_padding(error, scored), (1, 2)) / count, estimate

@@ -44,6 +44,24 @@ class S2MConfig:
         )
 
     @classmethod
+    def small(cls) -> "S2MConfig":
+        """A few million parameters: trains on a laptop."""
+        released = cls.indextts2()
+        return dataclasses.replace(
+            released,
+            length_regulator=dataclasses.replace(released.length_regulator, width=128),
+            velocity=dataclasses.replace(
+                released.velocity,
+                condition_width=128,
+                width=128,
+                num_layers=5,
+                num_heads=4,
+                feed_forward_width=384,
+                wavenet=dataclasses.replace(released.velocity.wavenet, width=128, num_layers=3),
+            ),
+        )
+
+    @classmethod
     def tiny(cls) -> "S2MConfig":
         """A size for tests."""
         return cls(

@@ -90,6 +90,18 @@ class T2SConfig:
         return dataclasses.replace(cls.indextts2(), num_speed_embeddings=0, free_slots=("zero",))
 
     @classmethod
+    def small(cls) -> "T2SConfig":
+        """A few million parameters: trains on a laptop."""
+        return dataclasses.replace(
+            cls.paper(),
+            width=192,
+            num_layers=4,
+            num_heads=4,
+            speaker=ConditionerConfig(1024, 128, 256, 4, 2, 16, 192),
+            emotion=ConditionerConfig(1024, 64, 128, 2, 1, 1, 128),
+        )
+
+    @classmethod
     def tiny(cls, num_text_tokens: int = 40) -> "T2SConfig":
         """For tests."""
         return cls(
@@ -359,26 +371,39 @@ class T2S(nnx.Module):
         return Prefix(jnp.where(mask[..., None], x, 0), mask)
 
     def trunk(
-        self,
-        x: jax.Array,
-        mask: jax.Array,
-        cache: KVCache | None = None,
-        start: jax.Array | int = 0,
-        *,
-        key: jax.Array | None = None,
+        self, x: jax.Array, mask: jax.Array, cache: KVCache | None = None, start: Any = 0
     ) -> tuple[jax.Array, KVCache]:
         """All blocks and both last norms; arguments as in `Block`. Returns [B, T, D], the cache."""
+        kept = []
+        for i, block in enumerate(self.blocks):
+            layer = None if cache is None else (cache.keys[i], cache.values[i])
+            x, layer = block(x, mask, layer, start)
+            kept.append(layer)
+        hidden = self.norm_final(self.norm_blocks(x))
+        return hidden, KVCache(tuple(k for k, _ in kept), tuple(v for _, v in kept))
+
+    def training_trunk(
+        self, x: jax.Array, mask: jax.Array, *, key: jax.Array | None, remat: bool
+    ) -> jax.Array:
+        """`trunk` without a cache, with dropout if there is a key.
+
+        Args:
+          x: [B, T, D].
+          mask: [B, T, T] bool.
+          key: dropout key, or None.
+          remat: keep only the inputs of the blocks, and compute the rest again for gradients.
+        """
         keys = [None] * (len(self.blocks) + 1)
         if key is not None:
             keys = list(jax.random.split(key, len(keys)))
         x = self.dropout(x, deterministic=key is None, rngs=keys[-1])
-        kept = []
-        for i, block in enumerate(self.blocks):
-            layer = None if cache is None else (cache.keys[i], cache.values[i])
-            x, layer = block(x, mask, layer, start, key=keys[i])
-            kept.append(layer)
-        hidden = self.norm_final(self.norm_blocks(x))
-        return hidden, KVCache(tuple(k for k, _ in kept), tuple(v for _, v in kept))
+
+        def run(block: Block, x: jax.Array, key: jax.Array | None) -> jax.Array:
+            return block(x, mask, key=key)[0]
+
+        for block, block_key in zip(self.blocks, keys[:-1], strict=True):
+            x = (jax.checkpoint(run) if remat else run)(block, x, block_key)
+        return self.norm_final(self.norm_blocks(x))
 
     def embed_codes(self, codes: jax.Array, rows: jax.Array) -> jax.Array:
         """Embeds codes [B, T] with the position table's `rows` (broadcast to [B, T])."""
@@ -386,7 +411,12 @@ class T2S(nnx.Module):
         return x.astype(self.dtype)  # nnx.Embed keeps the dtype that it was built with
 
     def teacher_forced(
-        self, prefix: Prefix, codes: jax.Array, *, key: jax.Array | None = None
+        self,
+        prefix: Prefix,
+        codes: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        remat: bool = False,
     ) -> jax.Array:
         """One pass over known codes, position rows 0, 1, 2, ... as in training.
 
@@ -394,6 +424,7 @@ class T2S(nnx.Module):
           prefix: conditions and text, P positions.
           codes: [B, T] int32, padded on the right (causal: what comes before does not see it).
           key: dropout key; None turns dropout off.
+          remat: trade time for memory in gradients.
 
         Returns:
           Hidden states [B, P + 1 + T, D] after the last norm: of the prefix, of the start code, and
@@ -406,8 +437,7 @@ class T2S(nnx.Module):
         x = jnp.concatenate([prefix.x, self.embed_codes(inputs, jnp.arange(T + 1))], axis=1)
         valid = jnp.pad(prefix.mask, ((0, 0), (0, T + 1)), constant_values=True)
         causal = jnp.tril(jnp.ones((x.shape[1],) * 2, bool))
-        hidden, _ = self.trunk(x, causal & valid[:, None], key=key)
-        return hidden
+        return self.training_trunk(x, causal & valid[:, None], key=key, remat=remat)
 
     def code_logits(self, hidden: jax.Array) -> jax.Array:
         """Maps [..., D] to float32 logits over the codes [..., V]."""

@@ -1,0 +1,218 @@
+"""Whole runs of the T2S trainer: stopped, resumed, killed, on two processes; with bad data."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from indextts2_jax import sharding
+from indextts2_jax.demo import random_checkpoint
+from indextts2_jax.parts import Settings
+from tests.common import ROOT
+from train import config, loop, shards, t2s
+
+pytestmark = pytest.mark.slow
+TIMES = {"step_s", "tokens_per_s", "data_wait", "mfu"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return random_checkpoint(tmp_path_factory.mktemp("base") / "checkpoint")
+
+
+def write_data(path, checkpoint, *, nan=False):
+    rng = np.random.default_rng(0)
+    path.mkdir()
+    utterances = []
+    for number in range(16):
+        T = int(rng.integers(10, 16))
+        features = rng.normal(size=(T, 32)).astype(np.float16)
+        if nan and number % 2:
+            features[0, 0] = np.nan
+        take = shards.Take(1.0, rng.integers(0, 512, T).astype(np.int32), features)
+        utterances.append(
+            shards.Utterance(
+                id=str(number),
+                speaker=f"s{number % 2}",
+                text="HELLO",
+                text_ids=rng.integers(3, 300, 6).astype(np.int32),
+                takes=(take,),
+                mel=rng.normal(size=(2 * T, 80)).astype(np.float16),
+                style=np.zeros(192, np.float32),
+            )
+        )
+    rows = shards.write_shard(shards.shard_path(path, 0), utterances)
+    made_with = shards.fingerprints(checkpoint, Settings.load(checkpoint))
+    shards.Index.build(path, made_with, [rows], 256 / 22050).save()
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, checkpoint):
+    return write_data(tmp_path_factory.mktemp("data") / "data", checkpoint)
+
+
+def assignments(checkpoint, data, out, *changes):
+    return [
+        f"checkpoint={checkpoint}",
+        f"data.paths={data}",
+        f"out={out}",
+        "model.num_layers=1",
+        "model.dropout=0.1",
+        "data.validation=2",
+        "data.budget=64",
+        "stages.0.steps=6",
+        "checkpoints.every=2",
+        "validate_every=3",
+        "log_every=1",
+        *changes,
+    ]
+
+
+def settings(checkpoint, data, out, *changes):
+    return config.load(
+        ROOT / "configs" / "t2s_tiny.py", assignments(checkpoint, data, out, *changes)
+    )
+
+
+def rows(out):
+    with open(out / "metrics.csv") as file:
+        return [{n: x for n, x in r.items() if n not in TIMES} for r in csv.DictReader(file)]
+
+
+def weights(out):
+    """Fingerprint of the published T2S."""
+    return json.loads((out / "checkpoint" / "checkpoint.json").read_text())["fingerprints"]["t2s"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, checkpoint, data):
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    loop.run(t2s.setup(settings(checkpoint, data, out)))
+    return out
+
+
+def command(*args):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "train.t2s", "--config", "configs/t2s_tiny.py", *args],
+        cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(path, process, seconds=240):
+    end = time.time() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.time() < end, f"no {path}"
+        time.sleep(0.05)
+
+
+def test_a_run_leaves_a_checkpoint_to_speak_with(whole, checkpoint):
+    after = Settings.load(whole / "checkpoint")
+    before = Settings.load(checkpoint)
+    assert after.trained
+    assert after.configs["t2s"].width == 192
+    assert after.fingerprints["t2s"] != before.fingerprints["t2s"]
+    assert after.fingerprints["vocoder"] == before.fingerprints["vocoder"]
+    losses = [float(row["loss"]) for row in rows(whole) if row["loss"]]
+    assert len(losses) == 6
+    assert losses[-1] < losses[0]
+    assert [row["step"] for row in rows(whole) if row["validation_loss"]] == ["3", "6"]
+
+
+def test_stopped_and_resumed_equals_uninterrupted(whole, tmp_path, checkpoint, data):
+    class StopAt3(loop.Stop):
+        def agreed(self, step):
+            self.told = step == 3
+            return self.told
+
+    out = tmp_path / "run"
+    run = settings(checkpoint, data, out)
+    loop.run(t2s.setup(run), StopAt3())
+    assert not (out / "checkpoint").exists()
+    loop.run(t2s.setup(run))
+    assert rows(out) == rows(whole)
+    assert weights(out) == weights(whole)
+
+
+def test_killed_and_resumed_equals_uninterrupted(whole, tmp_path, checkpoint, data):
+    out = tmp_path / "run"
+    args = assignments(checkpoint, data, out)
+    process = command(*args)
+    wait_for(out / "0-main" / "2", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    process = command(*args)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert rows(out) == rows(whole)
+    assert weights(out) == weights(whole)
+
+
+def test_sigterm_saves_and_says_so(tmp_path, checkpoint, data):
+    out = tmp_path / "run"
+    changes = "stages.0.steps=100000", "checkpoints.every=100000", "validate_every=100000"
+    process = command(*assignments(checkpoint, data, out, *changes))
+    wait_for(out / "metrics.csv", process)
+    time.sleep(5)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 143, errors
+    assert "told to stop: saved at step" in errors
+    assert any(path.name.isdigit() for path in (out / "0-main").iterdir())
+
+
+def test_two_processes_equal_one(tmp_path, checkpoint, data):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    changes = "model.dropout=0.0", "stages.0.steps=3", "data.validation=0"
+    alone = tmp_path / "alone"
+    env_devices = os.environ["JAX_NUM_CPU_DEVICES"]
+    os.environ["JAX_NUM_CPU_DEVICES"] = "2"
+    try:
+        args = assignments(checkpoint, data, tmp_path / "two", *changes, "mesh.fsdp=2")
+        both = [
+            command(
+                *args, "--coordinator", f"localhost:{port}", "--processes", "2", "--process", str(i)
+            )
+            for i in range(2)
+        ]
+        for process in both:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    finally:
+        os.environ["JAX_NUM_CPU_DEVICES"] = env_devices
+    # The rows of a batch depend on how many parts it has: four here, too.
+    run = settings(checkpoint, data, alone, *changes)
+    setup = t2s.setup(run)
+    assert sharding.batch_parts(setup.mesh) == 8
+    loop.run(setup)
+    two = [float(row["loss"]) for row in rows(tmp_path / "two")]
+    one = [float(row["loss"]) for row in rows(alone)]
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+    assert (tmp_path / "two" / "checkpoint" / "checkpoint.json").is_file()
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path, checkpoint):
+    bad = write_data(tmp_path / "data", checkpoint, nan=True)
+    out = tmp_path / "run"
+    with pytest.raises(loop.InputError, match=r"loss nan .* at step 1; its batch is in"):
+        loop.run(t2s.setup(settings(checkpoint, bad, out, "data.validation=0")))
+    with np.load(next(out.glob("not_finite-1-*.npz"))) as file:
+        assert np.isnan(file["features"]).any() or np.isnan(file["prompt_features"]).any()
+
+
+def test_data_of_other_encoders_is_refused(tmp_path, checkpoint, data):
+    other = random_checkpoint(tmp_path / "other", seed=1)
+    with pytest.raises(loop.InputError, match=r"were made with different .*semantic_codec"):
+        t2s.setup(settings(other, data, tmp_path / "run"))

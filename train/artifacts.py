@@ -1,0 +1,157 @@
+"""What a run reads and leaves: the checkpoint that it starts from, and the one that it makes."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from indextts2_jax import checkpoint, convert
+from indextts2_jax.parts import PARTS, Settings, save_part
+from indextts2_jax.t2s.gpt import T2SConfig
+from indextts2_jax.text.tokenize import Tokenizer
+from train import config
+from train.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """A checkpoint on disk.
+
+    Attributes:
+      path: its directory.
+      settings: of it.
+    """
+
+    path: pathlib.Path
+    settings: Settings
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> "Base":
+        """Opens a checkpoint directory.
+
+        Raises:
+          CheckpointError: if it is none.
+        """
+        return cls(pathlib.Path(path), Settings.load(pathlib.Path(path)))
+
+    def arrays(self, part: str, places: Mapping[str, Any], prefix: str) -> dict[str, jax.Array]:
+        """Reads arrays of a part in float32, each to where it will lie.
+
+        Args:
+          part: name of the part.
+          places: flat name with `prefix` -> sharding; names without it are passed over.
+          prefix: in front of the part's own names, e.g. "t2s.".
+
+        Raises:
+          CheckpointError: if the part lacks some, or they have another shape.
+        """
+        own = {n.removeprefix(prefix): s for n, s in places.items() if n.startswith(prefix)}
+        if not own:
+            return {}
+        shapes = convert.shapes(PARTS[part].abstract(self.settings.configs[part]))
+        wanted = {
+            n: jax.ShapeDtypeStruct(shapes[n], np.float32) for n in own if n in shapes
+        }  # adapters are no part of it
+        arrays = checkpoint.load_arrays(
+            self.path / "weights" / part, wanted, sharding={n: own[n] for n in wanted}
+        )
+        return {prefix + name: x for name, x in arrays.items()}
+
+
+def t2s_config(settings: Config, base: Base) -> T2SConfig:
+    """The architecture of a run's T2S: that of `init`, or `model` fitted to the encoders.
+
+    Args:
+      settings: of the run.
+      base: its checkpoint, whose codec and tokenizer decide on codes, features and text tokens.
+    """
+    if settings.init != "scratch":
+        source = base if settings.init == "checkpoint" else Base.open(settings.init)
+        return source.settings.configs["t2s"]
+    cfg = config.architecture(T2SConfig, settings.model)
+    codec = base.settings.configs["semantic_codec"]
+    features = base.settings.configs["w2v_bert"].width
+    pieces = Tokenizer(base.path / "tokenizer" / "bpe.model").vocab_size
+    return dataclasses.replace(
+        cfg,
+        num_text_tokens=pieces,
+        num_codes=codec.codebook_size + 2,
+        start_code=codec.codebook_size,
+        stop_code=codec.codebook_size + 1,
+        speaker=dataclasses.replace(cfg.speaker, feature_dim=features, latent_width=cfg.width),
+        emotion=dataclasses.replace(cfg.emotion, feature_dim=features),
+    )
+
+
+def gather(arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+    """Whole arrays on the host, in every process, from wherever their slices lie."""
+    if jax.process_count() == 1:
+        return {name: np.asarray(x) for name, x in arrays.items()}
+    return {n: multihost_utils.process_allgather(x, tiled=True) for n, x in arrays.items()}
+
+
+def publish(
+    base: Base,
+    out: pathlib.Path,
+    part: str,
+    arrays: Mapping[str, jax.Array],
+    cfg: Any,
+    **changes: Any,
+) -> None:
+    """Writes a checkpoint: `base` with another network in it. Files that stay are hard links.
+
+    Args:
+      base: the checkpoint that the run began with.
+      out: directory to write; nothing happens if it exists.
+      part: name of the trained part.
+      arrays: all its arrays, by flat name.
+      cfg: its architecture.
+      **changes: of the other settings.
+    """
+    values = gather(arrays)
+    if jax.process_index() == 0 and not out.exists():
+        _write(base, out, part, values, cfg, changes)
+    if jax.process_count() > 1:  # nobody leaves before the coordinator has written
+        multihost_utils.sync_global_devices("published")
+
+
+def _write(
+    base: Base,
+    out: pathlib.Path,
+    part: str,
+    values: dict[str, np.ndarray],
+    cfg: Any,
+    changes: Mapping[str, Any],
+) -> None:
+    with checkpoint.writing(out) as directory:
+        replaced = {"checkpoint.json", part}
+
+        def leave_out(folder: str, names: list[str]) -> list[str]:
+            inside = pathlib.Path(folder) in (base.path, base.path / "weights")
+            return [n for n in names if inside and n in replaced]
+
+        shutil.copytree(
+            base.path, directory, copy_function=_link, ignore=leave_out, dirs_exist_ok=True
+        )
+        fingerprint = save_part(directory, part, values)
+        dataclasses.replace(
+            base.settings,
+            configs={**base.settings.configs, part: cfg},
+            fingerprints={**base.settings.fingerprints, part: fingerprint},
+            trained=True,
+            **changes,
+        ).save(directory)
+
+
+def _link(source: str, target: str) -> None:
+    with contextlib.suppress(OSError):  # another file system
+        os.link(source, target)
+        return
+    shutil.copy2(source, target)

@@ -1,0 +1,392 @@
+r"""Trains S2M: semantic codes and GPT latents -> mel (paper section 3.2).
+
+    python -m train.s2m --config configs/s2m_tiny.py checkpoint=CKPT data.paths=DATA out=RUN
+
+Per utterance (a row), with t ~ U(0, 1), z ~ N(0, I) and s = 1e-6:
+
+    Q_fin = Q_sem                           with probability 0.5
+    Q_fin = Q_sem + MLP(H_GPT)              with probability 0.5
+    x_t   = (1 - (1 - s) t) z + t y_tar     and the velocity to learn is u = y_tar - (1 - s) z
+    L     = mean |f(x_t) - u|               = mean |y_hat - y_tar|, y_hat = f(x_t) + (1 - s) z  (5)
+
+over the frames behind the prompt. Q_sem are the embeddings of the codes by the frozen codec, H_GPT
+the latents of the frozen T2S over true text and codes, conditioned as at inference: timbre prompt,
+emotion of the utterance, free duration. With probability 0.1 all conditions are taken away, for
+classifier-free guidance.
+
+The paper's prompt is another utterance of the same speaker, in front of the target. With
+`prompt="prefix"` it is a first part of the utterance itself. Either way the codes of the prompt
+come without latents, as at inference.
+
+Table 4 of the paper compares a system without latents: `latent_probability=0.0` trains one, and
+needs no T2S. Appendix B adds vectors of words instead: `text_feature_width` is their width.
+
+Dims: B rows, T codes, F mel frames (prompt first), M mel bins, C semantic width, D condition width.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+import re
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from indextts2_jax import convert, programs
+from indextts2_jax.prompt import semantic_codec
+from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
+from indextts2_jax.s2m import flow_matching, text_features
+from indextts2_jax.s2m import model as s2m_model
+from indextts2_jax.s2m.model import S2M, S2MConfig
+from indextts2_jax.s2m.text_features import TextFeatures
+from indextts2_jax.t2s import gpt
+from indextts2_jax.t2s.gpt import T2S, T2SConfig
+from train import artifacts, common, config, loop, t2s
+from train.config import Config
+from train.feed import Feed, data_config
+
+PROMPTS = ("other", "prefix")
+# Weights that act once per row, on the time embedding; all others of the velocity act per frame.
+_PER_ROW = re.compile(r".*(time_embedding|modulation|wavenet\.time)\..*")
+
+
+def default_config() -> Config:
+    """The released architecture, trained from scratch in one stage on one data set."""
+    out = config.base_config()
+    with out.unlocked():
+        out.model = config.preset(S2MConfig.indextts2())
+        out.trainer = "s2m"
+        out.text_feature_width = 0  # of the word vectors of appendix B; 0 = none
+        out.data = data_config(measure="frames", budget=32768, speed_probability=0.0)
+        out.stages = (stage(),)
+    return out
+
+
+def stage(**changes: Any) -> Config:
+    """One stage; `changes` are of its keys."""
+    out = config.base_stage()
+    with out.unlocked():
+        out.mix = (1.0,)  # weights of `data.paths`
+        out.train = (r"(s2m|text_features)\..*",)
+        out.objective = "velocity"  # or "mel": the same number by another name
+        out.latent_probability = 0.5  # to add GPT latents (paper section 3.2); 0 = T2S not needed
+        out.condition_dropout = 0.1  # probability to train a row without conditions (release)
+        out.dropout = 0.2  # in the WaveNet (release)
+        out.prompt = "other"  # utterance of the speaker (paper), or "prefix" of the target
+        out.longest_prefix = 0.3  # part of an utterance that may be its prompt (as CosyVoice)
+    out.lock()
+    out.update(changes)
+    return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """How a stage trains; attributes as the keys of `stage`."""
+
+    objective: str = "velocity"
+    latent_probability: float = 0.5
+    condition_dropout: float = 0.1
+    dropout: float = 0.2
+    prompt: str = "other"
+    longest_prefix: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name, names in (("objective", flow_matching.OBJECTIVES), ("prompt", PROMPTS)):
+            if (got := getattr(self, name)) not in names:
+                raise common.TrainingError(f"{name} is {got!r}; want one of {', '.join(names)}")
+        if not 0 <= self.longest_prefix < 1:
+            raise common.TrainingError(f"longest_prefix is {self.longest_prefix}; want 0 up to 1")
+
+    @classmethod
+    def of(cls, stage: Config) -> "Method":
+        """What the keys of a stage say."""
+        return cls(**{field.name: stage[field.name] for field in dataclasses.fields(cls)})
+
+    @property
+    def fields(self) -> set[str]:
+        """What it reads of the data, word vectors apart."""
+        out = {"codes", "mel", "prompt_style"}
+        if self.prompt == "other":
+            out |= {"prompt_codes", "prompt_mel"}
+        if self.latent_probability:
+            out |= {"text", "features", "prompt_features"}
+        return out
+
+    def num_frames(self, batch: common.Batch) -> int:
+        """F, the padded mel frames of a row, prompt included."""
+        prompt = batch["prompt_mel"].shape[1] if self.prompt == "other" else 0
+        return batch["mel"].shape[1] + prompt
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """The random choices of a step."""
+
+    flow: flow_matching.Draws
+    use_latents: jax.Array  # [B] bool
+    prefix: jax.Array  # [B] share of the utterance that is its own prompt
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """What flow matching is trained on: prompts, and targets behind them."""
+
+    mel: jax.Array  # [B, F, M]
+    mu: jax.Array  # [B, F, D]
+    lengths: jax.Array  # [B] int32, prompt included
+    prompt_lengths: jax.Array  # [B] int32
+
+
+class CodeEmbedding(nnx.Module):
+    """What S2M reads of the semantic codec, under the names that it has there."""
+
+    def __init__(self, cfg: SemanticCodecConfig, *, rngs: nnx.Rngs):
+        self.quantizer = semantic_codec.Quantizer(cfg, rngs=rngs)
+
+    def embed(self, codes: jax.Array) -> jax.Array:
+        """Embeddings [B, T, C] of codes [B, T]."""
+        return self.quantizer(codes)
+
+
+def latents_of(model: T2S, batch: common.Batch) -> jax.Array:
+    """GPT latents [B, T, G] of the true text and codes; constant for the gradient."""
+    free = jnp.ones(batch["code_lengths"].shape, bool)
+    prefix = t2s.prefix_of(model, batch, t2s.emotion_of(model, batch), model.cfg.free_slots, free)
+    return jax.lax.stop_gradient(gpt.gpt_latents(model, prefix, batch["codes"]))
+
+
+def example_of(modules: Any, batch: common.Batch, draws: Draws, method: Method) -> Example:
+    """Conditions and mels of a batch.
+
+    Args:
+      modules: `s2m` and `semantic_codec`; `t2s` and `text_features` if they have a part in it.
+      batch: the fields of `method`.
+      draws: of the step.
+      method: of the stage.
+    """
+    s2m: S2M = modules["s2m"]
+    codec: CodeEmbedding = modules["semantic_codec"]
+    semantic, mel, lengths = codec.embed(batch["codes"]), batch["mel"], batch["mel_lengths"]
+    # A prompt has neither latents nor text, so a prefix gets none of its own.
+    prefix_frames = _share(draws.prefix, lengths, method)
+    if method.latent_probability:
+        prefix_codes = _share(draws.prefix, batch["code_lengths"], method)
+        spoken = jnp.arange(semantic.shape[1]) >= prefix_codes[:, None]
+        added = s2m.latent_projection(latents_of(modules["t2s"], batch))
+        use = spoken & draws.use_latents[:, None]
+        semantic = semantic + jnp.where(use[..., None], added, 0)
+    num_frames = mel.shape[1]
+    mu = s2m.length_regulator(semantic, batch["code_lengths"], lengths, num_frames)
+    if "text_features" in modules:
+        words: TextFeatures = modules["text_features"]
+        added = words(batch["word_vectors"], batch["word_frames"], num_frames)
+        spoken = jnp.arange(num_frames) >= prefix_frames[:, None]
+        mu = mu + jnp.where(spoken[..., None], added, 0)
+    if method.prompt == "prefix":
+        return Example(mel, mu, lengths, prefix_frames)
+
+    prompt_mel, prompt_lengths = batch["prompt_mel"], batch["prompt_mel_lengths"]
+    before = s2m.length_regulator(
+        codec.embed(batch["prompt_codes"]),
+        batch["prompt_code_lengths"],
+        prompt_lengths,
+        prompt_mel.shape[1],
+    )
+    size = method.num_frames(batch)
+    return Example(
+        programs.join(prompt_mel, mel, prompt_lengths, size),
+        programs.join(before, mu, prompt_lengths, size),
+        prompt_lengths + lengths,
+        prompt_lengths,
+    )
+
+
+def _share(share: jax.Array, lengths: jax.Array, method: Method) -> jax.Array:
+    """So many first frames are the prompt, where it is a part of the utterance: [B] int32."""
+    if method.prompt == "other":
+        return jnp.zeros_like(lengths)
+    return jnp.floor(share * lengths).astype(lengths.dtype)
+
+
+def make_task(
+    cfg: S2MConfig,
+    codec: SemanticCodecConfig,
+    method: Method,
+    *,
+    t2s_cfg: T2SConfig | None = None,
+    text_feature_width: int = 0,
+) -> common.Task:
+    """What a stage trains.
+
+    Args:
+      cfg: architecture of S2M.
+      codec: that of the semantic codec.
+      method: of the stage.
+      t2s_cfg: that of T2S; needed where `method.latent_probability` is not 0.
+      text_feature_width: of word vectors; 0 = none.
+    """
+    wavenet = dataclasses.replace(cfg.velocity.wavenet, dropout=method.dropout)
+    cfg = dataclasses.replace(cfg, velocity=dataclasses.replace(cfg.velocity, wavenet=wavenet))
+    modules = {
+        "s2m": common.Module(lambda rngs: S2M(cfg, rngs=rngs), s2m_model.SHARDING_RULES),
+        "semantic_codec": common.Module(
+            lambda rngs: CodeEmbedding(codec, rngs=rngs), semantic_codec.SHARDING_RULES
+        ),
+    }
+    if method.latent_probability:
+        assert t2s_cfg is not None
+        modules["t2s"] = common.Module(lambda rngs: T2S(t2s_cfg, rngs=rngs), gpt.SHARDING_RULES)
+    if text_feature_width:
+        width = cfg.length_regulator.width
+        modules["text_features"] = common.Module(
+            lambda rngs: TextFeatures(text_feature_width, width, rngs=rngs),
+            text_features.SHARDING_RULES,
+        )
+
+    def draw(key: jax.Array, batch: common.Batch) -> Draws:
+        flow, latents, prefix = jax.random.split(key, 3)
+        B, _, M = batch["mel"].shape
+        shape = (B, method.num_frames(batch), M)
+        return Draws(
+            flow_matching.draw_training(flow, shape, condition_dropout=method.condition_dropout),
+            jax.random.bernoulli(latents, method.latent_probability, (B,)),
+            jax.random.uniform(prefix, (B,), maxval=method.longest_prefix),
+        )
+
+    def loss(
+        modules: Any, batch: common.Batch, draws: Draws, key: Any, progress: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        del progress
+        example = example_of(modules, batch, draws, method)
+        losses, _ = flow_matching.loss(
+            modules["s2m"].velocity,
+            example.mel,
+            example.lengths,
+            example.prompt_lengths,
+            batch["prompt_style"],
+            example.mu,
+            draws.flow,
+            objective=method.objective,
+            key=key,
+        )
+        return losses, {}
+
+    def tokens(batch: common.Batch) -> int:
+        return len(batch["mel"]) * method.num_frames(batch)
+
+    def operations(batch: common.Batch) -> float:
+        total = flops(cfg, tokens(batch), method.num_frames(batch))
+        if method.latent_probability:
+            assert t2s_cfg is not None
+            total += t2s.flops(t2s_cfg, batch) / 3  # forward only
+        return total
+
+    return common.Task(modules, draw, loss, tokens, operations)
+
+
+def flops(cfg: S2MConfig, positions: int, num_frames: int) -> float:
+    """Floating point operations of S2M in a step: 6 per weight and position, and attention.
+
+    Counted: regulator and velocity, but not its weights that act once per row. Not counted: the
+    projections of latents and word vectors, and the embedding of codes.
+
+    Args:
+      cfg: architecture of S2M.
+      positions: mel frames of the batch, padding and prompts included.
+      num_frames: those of a row.
+    """
+    velocity = cfg.velocity
+    attention = 12 * velocity.num_layers * velocity.width * num_frames
+    return float(positions * (6 * _frame_weights(cfg) + attention))
+
+
+@functools.cache
+def _frame_weights(cfg: S2MConfig) -> int:
+    """Number of weights that act on every mel frame."""
+    shapes = convert.shapes(convert.abstract(lambda rngs: S2M(cfg, rngs=rngs)))
+    return sum(
+        math.prod(shape)
+        for name, shape in shapes.items()
+        if name.endswith(".kernel")
+        and not name.startswith("latent_projection.")
+        and not _PER_ROW.fullmatch(name)
+    )
+
+
+def s2m_config(settings: Config, base: artifacts.Base) -> S2MConfig:
+    """The architecture of a run's S2M: that of `init`, or `model` fitted to the other networks.
+
+    Args:
+      settings: of the run.
+      base: its checkpoint, whose T2S, codec, CAMPPlus and mel decide on the widths at the borders.
+    """
+    if settings.init != "scratch":
+        return _source(settings, base).settings.configs["s2m"]
+    cfg = config.architecture(S2MConfig, settings.model)
+    parts = base.settings.configs
+    semantic = parts["semantic_codec"].feature_width
+    return dataclasses.replace(
+        cfg,
+        latent_widths=(parts["t2s"].width, *cfg.latent_widths[1:-1], semantic),
+        length_regulator=dataclasses.replace(cfg.length_regulator, in_width=semantic),
+        velocity=dataclasses.replace(
+            cfg.velocity,
+            num_mels=base.settings.mel.num_mels,
+            condition_width=cfg.length_regulator.width,
+            style_width=parts["campplus"].embedding,
+        ),
+    )
+
+
+def _source(settings: Config, base: artifacts.Base) -> artifacts.Base:
+    return base if settings.init == "checkpoint" else artifacts.Base.open(settings.init)
+
+
+def setup(settings: Config) -> loop.Setup:
+    """Everything that a run of S2M needs, from its configuration.
+
+    Raises:
+      InputError: if checkpoint, data and settings do not fit each other.
+    """
+    mesh = loop.make_mesh(settings)
+    base = artifacts.Base.open(settings.checkpoint)
+    cfg = s2m_config(settings, base)
+    codec, t2s_cfg = (base.settings.configs[name] for name in ("semantic_codec", "t2s"))
+    methods = [Method.of(stage) for stage in settings.stages]
+    fields = set().union(*(method.fields for method in methods))
+    if settings.text_feature_width:
+        fields.add("word_vectors")
+    limits = t2s_cfg.max_codes, t2s_cfg.max_text_tokens  # S2M has none; more is never said
+    feed = Feed.open(settings, base, mesh, sorted(fields), *limits)
+
+    def task(stage: Config) -> common.Task:
+        width = settings.text_feature_width
+        return make_task(cfg, codec, Method.of(stage), t2s_cfg=t2s_cfg, text_feature_width=width)
+
+    def initial(places: Any) -> dict[str, jax.Array]:
+        out = {}
+        for part in ("semantic_codec", "t2s"):
+            out |= base.arrays(part, places, f"{part}.")
+        if settings.init != "scratch":
+            out |= _source(settings, base).arrays("s2m", places, "s2m.")
+        return out
+
+    def publish(arrays: Any) -> None:
+        changes = {}
+        if settings.init == "scratch":
+            changes["source"] = f"S2M trained from scratch ({settings.out})"
+        own = {n.removeprefix("s2m."): x for n, x in arrays.items() if n.startswith("s2m.")}
+        out = pathlib.Path(settings.out) / "checkpoint"
+        artifacts.publish(base, out, "s2m", own, cfg, **changes)
+
+    return loop.Setup(settings, mesh, task, initial, feed.batches, feed.validation, publish)
+
+
+if __name__ == "__main__":
+    sys.exit(loop.main(setup, __doc__))

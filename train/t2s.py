@@ -1,0 +1,301 @@
+r"""Trains T2S: text, prompt and duration -> semantic codes (paper sections 2 and 3.1).
+
+    python -m train.t2s --config configs/t2s_tiny.py checkpoint=CKPT data.paths=DATA out=RUN
+
+A run is a list of stages. Each says which data, which parameters, which losses:
+
+    paper_two_stage()   1 emotional data, everything learns, the speaker is reversed out of the
+                          emotion vector;  2 all data, the emotion branch frozen
+    three_stage()       1 all data;  2 emotional data with the reversal;  3 all data, both
+                          conditioners frozen
+
+Per utterance (a row): the timbre prompt is another utterance of the same speaker, the style prompt
+is the utterance itself, and the duration vector is that of its number of codes, left out (zero)
+with probability 0.3.
+
+Dims: B rows, L text tokens, T codes, P prefix positions, D width, V codes of the vocabulary.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from indextts2_jax.nn.masking import length_mask
+from indextts2_jax.t2s import gpt
+from indextts2_jax.t2s.generate import DecodingRules
+from indextts2_jax.t2s.gpt import T2S, Prefix, T2SConfig
+from train import adversary, artifacts, common, config, loop
+from train.config import Config
+from train.feed import Feed, data_config
+
+EMOTION_BRANCH = r"t2s\.emotion_(conditioner|in|out)\..*"
+SPEAKER_BRANCH = r"t2s\.speaker_conditioner\..*"
+
+
+def default_config() -> Config:
+    """The released architecture, trained from scratch in one stage on one data set."""
+    out = config.base_config()
+    with out.unlocked():
+        out.model = config.preset(T2SConfig.paper())
+        out.trainer = "t2s"
+        out.duration_slots = ("pos(T)",)  # what says the number of codes, as many as `free_slots`
+        out.speaker_classifier_width = 256
+        out.data = data_config(measure="codes", budget=16384)
+        out.stages = (stage(),)
+    return out
+
+
+def stage(**changes: Any) -> Config:
+    """One stage; `changes` are of its keys."""
+    out = config.base_stage()
+    with out.unlocked():
+        out.mix = (1.0,)  # weights of `data.paths`
+        out.zero_duration = 0.3  # probability to leave the duration out (paper section 3.1.1)
+        out.text_loss = 0.0  # weight of predicting the text, too (0 in the paper)
+        out.speaker_loss = 0.0  # alpha of equation 4; 0 = no classifier
+        out.reversal = 1.0  # highest factor of the reversed gradient
+    out.lock()
+    out.update(changes)
+    return out
+
+
+def paper_two_stage(emotional_steps: int, steps: int) -> tuple[Config, ...]:
+    """The paper's stages; `data.paths` are (emotional, all)."""
+    return (
+        stage(name="emotional", steps=emotional_steps, mix=(1.0, 0.0), speaker_loss=0.3),
+        stage(name="all", steps=steps, mix=(0.0, 1.0), freeze=(EMOTION_BRANCH,)),
+    )
+
+
+def three_stage(steps: int, emotional_steps: int, last_steps: int) -> tuple[Config, ...]:
+    """The paper's later abstract, as we read it; `data.paths` are (emotional, all)."""
+    return (
+        stage(name="base", steps=steps, mix=(0.0, 1.0)),
+        stage(name="emotional", steps=emotional_steps, mix=(1.0, 0.0), speaker_loss=0.3),
+        stage(
+            name="last",
+            steps=last_steps,
+            mix=(0.0, 1.0),
+            freeze=(EMOTION_BRANCH, SPEAKER_BRANCH),
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Losses:
+    """What `rows` weighs, from a stage."""
+
+    zero_duration: float
+    text: float
+    speaker: float
+    reversal: float
+
+
+def prefix_of(
+    model: T2S,
+    batch: common.Batch,
+    emotion: jax.Array,
+    slots: tuple[str, ...],
+    free: jax.Array,
+) -> Prefix:
+    """Conditions and text of a batch, embedded.
+
+    Args:
+      model: T2S.
+      batch: text and prompt features.
+      emotion: [B, D].
+      slots: duration slots of a known number of codes.
+      free: [B] bool, rows whose number of codes is not told.
+    """
+    features = batch["prompt_features"]
+    prompt_mask = length_mask(batch["prompt_feature_lengths"], features.shape[1])
+    latents = model.speaker_latents(features, prompt_mask)
+    told = model.duration_vectors(slots, batch["code_lengths"])
+    untold = model.duration_vectors(model.cfg.free_slots, batch["code_lengths"])
+    durations = jnp.where(free[:, None, None], untold, told)
+    return model.prefix(latents, emotion, durations, batch["text"], batch["text_lengths"])
+
+
+def emotion_of(model: T2S, batch: common.Batch) -> jax.Array:
+    """Emotion vectors [B, D] of the utterances themselves."""
+    features = batch["features"]
+    mask = length_mask(batch["feature_lengths"], features.shape[1])
+    return model.emotion_vector(features, mask)
+
+
+def code_loss(
+    model: T2S, hidden: jax.Array, codes: jax.Array, lengths: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy over the codes and the stop code after them (equation 3 of the paper).
+
+    Args:
+      model: T2S.
+      hidden: [B, T + 1, D], states of the start code and of every code.
+      codes: [B, T] int32, padded.
+      lengths: [B] int32.
+
+    Returns:
+      Per row the mean over its lengths + 1 targets, and the share of them that are predicted.
+    """
+    place = jnp.arange(hidden.shape[1])
+    targets = jnp.pad(codes, ((0, 0), (0, 1)))
+    targets = jnp.where(place == lengths[:, None], model.cfg.stop_code, targets)
+    logits = model.code_logits(hidden)
+    return _row_means(logits, targets, place <= lengths[:, None])
+
+
+def text_loss(
+    model: T2S, hidden: jax.Array, text: jax.Array, lengths: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy over the text tokens and the stop token after them.
+
+    Args:
+      model: T2S.
+      hidden: [B, P, D], states of the prefix, which ends in the row's text.
+      text: [B, L] int32, padded.
+      lengths: [B] int32.
+
+    Returns:
+      As `code_loss`.
+    """
+    P, place = hidden.shape[1], jnp.arange(text.shape[1] + 1)
+    source = P - (lengths[:, None] + 2) + place  # the start token, then every token
+    states = jnp.take_along_axis(hidden, jnp.minimum(source, P - 1)[..., None], axis=1)
+    targets = jnp.pad(text, ((0, 0), (0, 1)))
+    targets = jnp.where(place == lengths[:, None], model.cfg.stop_text, targets)
+    return _row_means(model.text_logits(states), targets, place <= lengths[:, None])
+
+
+def _row_means(
+    logits: jax.Array, targets: jax.Array, valid: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    right = jnp.argmax(logits, axis=-1) == targets
+    count = jnp.maximum(valid.sum(axis=1), 1)
+    return (loss * valid).sum(axis=1) / count, (right * valid).sum(axis=1) / count
+
+
+def make_task(
+    cfg: T2SConfig,
+    slots: tuple[str, ...],
+    losses: Losses,
+    *,
+    classifier: adversary.SpeakerClassifierConfig | None = None,
+    remat: bool = False,
+) -> common.Task:
+    """What a stage trains.
+
+    Args:
+      cfg: architecture of T2S.
+      slots: duration slots of a known number of codes.
+      losses: their weights.
+      classifier: of speakers, from emotion vectors; needed where `losses.speaker` is not 0.
+      remat: trade time for memory.
+    """
+    if len(slots) != len(cfg.free_slots):
+        raise common.TrainingError(
+            f"duration_slots has {len(slots)} slots, the model has {len(cfg.free_slots)}"
+        )
+    modules = {"t2s": common.Module(lambda rngs: T2S(cfg, rngs=rngs), gpt.SHARDING_RULES)}
+    if losses.speaker:
+        assert classifier is not None
+        modules["speaker_classifier"] = common.Module(
+            lambda rngs: adversary.SpeakerClassifier(classifier, rngs=rngs),
+            adversary.SHARDING_RULES,
+        )
+
+    def draw(key: jax.Array, batch: common.Batch) -> jax.Array:
+        return jax.random.bernoulli(key, losses.zero_duration, batch["code_lengths"].shape)
+
+    def loss(
+        modules: Any, batch: common.Batch, free: jax.Array, key: Any, progress: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        model: T2S = modules["t2s"]
+        emotion = emotion_of(model, batch)
+        prefix = prefix_of(model, batch, emotion, slots, free)
+        hidden = model.teacher_forced(prefix, batch["codes"], key=key, remat=remat)
+        P = prefix.x.shape[1]
+        total, accuracy = code_loss(model, hidden[:, P:], batch["codes"], batch["code_lengths"])
+        metrics = {"code_loss": total, "code_accuracy": accuracy}
+        if losses.text:
+            text, _ = text_loss(model, hidden[:, :P], batch["text"], batch["text_lengths"])
+            total += losses.text * text
+            metrics["text_loss"] = text
+        if losses.speaker:
+            factor = adversary.reversal_schedule(progress, losses.reversal)
+            logits = modules["speaker_classifier"](adversary.reverse_gradient(emotion, factor))
+            speaker, right = adversary.speaker_loss(logits, batch["speaker"])
+            total += losses.speaker * speaker
+            metrics |= {"speaker_loss": speaker, "speaker_accuracy": right}
+        return total, metrics
+
+    def tokens(batch: common.Batch) -> int:
+        (B, L), T = batch["text"].shape, batch["codes"].shape[1]
+        return B * (cfg.num_conditions + L + 2 + 1 + T)
+
+    return common.Task(
+        modules, draw, loss, tokens, lambda batch: flops(cfg, batch), heads=("speaker_classifier",)
+    )
+
+
+def flops(cfg: T2SConfig, batch: common.Batch) -> float:
+    """Floating point operations of a step: 6 per weight and position, and attention.
+
+    Counted as is usual for MFU: causal attention in full, nothing for what `remat` computes again.
+    """
+    (B, L), T = batch["text"].shape, batch["codes"].shape[1]
+    S, D = cfg.num_conditions + L + 2 + 1 + T, cfg.width
+    trunk = 6 * 12 * D * D * cfg.num_layers * B * S + 12 * cfg.num_layers * D * B * S * S
+    head = 6 * D * cfg.num_codes * B * (T + 1)
+    return float(trunk + head)
+
+
+def setup(settings: Config) -> loop.Setup:
+    """Everything that a run of T2S needs, from its configuration.
+
+    Raises:
+      InputError: if checkpoint, data and settings do not fit each other.
+    """
+    mesh = loop.make_mesh(settings)
+    base = artifacts.Base.open(settings.checkpoint)
+    cfg = artifacts.t2s_config(settings, base)
+    fields = ("text", "codes", "features", "prompt_features", "speaker")
+    feed = Feed.open(settings, base, mesh, fields, cfg.max_codes, cfg.max_text_tokens)
+    classifier = adversary.SpeakerClassifierConfig(
+        cfg.width, settings.speaker_classifier_width, len(feed.plan.speakers)
+    )
+
+    def task(stage: Config) -> common.Task:
+        losses = Losses(stage.zero_duration, stage.text_loss, stage.speaker_loss, stage.reversal)
+        slots = tuple(settings.duration_slots)
+        return make_task(cfg, slots, losses, classifier=classifier, remat=settings.remat)
+
+    def initial(places: Any) -> dict[str, jax.Array]:
+        if settings.init == "scratch":
+            return {}
+        source = base if settings.init == "checkpoint" else artifacts.Base.open(settings.init)
+        return source.arrays("t2s", places, "t2s.")
+
+    def publish(arrays: Any) -> None:
+        changes: dict[str, Any] = {}
+        if settings.init == "scratch":
+            changes = {
+                "source": f"T2S trained from scratch ({settings.out})",
+                "decoding": DecodingRules(forbidden=(cfg.start_code,)),
+                "num_beams": 1,
+                "duration_slots": tuple(settings.duration_slots),
+            }
+        own = {n.removeprefix("t2s."): x for n, x in arrays.items() if n.startswith("t2s.")}
+        out = pathlib.Path(settings.out) / "checkpoint"
+        artifacts.publish(base, out, "t2s", own, cfg, **changes)
+
+    return loop.Setup(settings, mesh, task, initial, feed.batches, feed.validation, publish)
+
+
+if __name__ == "__main__":
+    sys.exit(loop.main(setup, __doc__))
