@@ -23,7 +23,7 @@ from tqdm import tqdm
 from indextts2_jax import checkpoint, convert
 from indextts2_jax.audio.mel import MelConfig
 from indextts2_jax.checkpoint import CheckpointError
-from indextts2_jax.emotion.qwen3 import Qwen3Config
+from indextts2_jax.emotion.qwen3 import CLASSIFIER, Qwen3Config
 from indextts2_jax.errors import InputError
 from indextts2_jax.parts import PARTS, Settings
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
@@ -608,8 +608,12 @@ def _bigvgan_json(cfg: BigVGANConfig, mel: MelConfig) -> dict[str, Any]:
 
 
 def _qwen3_json(cfg: Qwen3Config) -> dict[str, Any]:
+    labels = {}
+    if cfg.labels:
+        labels["id2label"] = {str(i): label for i, label in enumerate(cfg.labels)}
+        labels["label2id"] = {label: i for i, label in enumerate(cfg.labels)}
     return {
-        "architectures": ["Qwen3ForCausalLM"],
+        "architectures": [CLASSIFIER if cfg.labels else "Qwen3ForCausalLM"],
         "model_type": "qwen3",
         "hidden_size": cfg.width,
         "num_hidden_layers": cfg.num_layers,
@@ -625,4 +629,5 @@ def _qwen3_json(cfg: Qwen3Config) -> dict[str, Any]:
         "use_sliding_window": False,
         "rope_scaling": None,
         "hidden_act": "silu",
+        **labels,
     }

@@ -81,7 +81,7 @@ class Settings:
       decoding: how the T2S weights count positions.
       num_beams: that sampling uses if the user does not say.
       duration_slots: what fills the slots of the T2S sequence when a number of codes is wanted.
-      emotions: the emotions that weights name, in order.
+      emotions: the emotions that weights name, in order; how texts are read and weights mixed.
       emotion_groups: number of prototypes of each emotion.
       fingerprints: part name -> hash of its arrays.
     """
@@ -98,6 +98,13 @@ class Settings:
     emotions: EmotionSet
     emotion_groups: tuple[int, ...]
     fingerprints: Mapping[str, str]
+
+    def __post_init__(self):
+        groups, emotions = len(self.emotion_groups), len(self.emotions.names)
+        if groups != emotions:
+            raise checkpoint.CheckpointError(
+                f"the prototypes are of {groups} emotions, the weights of {emotions}"
+            )
 
     @property
     def front_end_fingerprint(self) -> str:

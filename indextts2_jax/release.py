@@ -193,6 +193,7 @@ class Release:
             mel = MelConfig.from_release(preprocess["spect_params"], preprocess["sr"])
             emotion_groups = tuple(self.config["emo_num"])
         start_code = configs["t2s"].start_code
+        labels = configs["qwen3"].labels if "qwen3" in configs else ()
         return Settings(
             source=f"PyTorch release, version {self.config.get('version', 'unknown')}",
             trained=True,
@@ -206,7 +207,7 @@ class Release:
             num_beams=3,
             # The reading of the slots that most users of the released weights report; unverified.
             duration_slots=("pos(T)", "speed0"),
-            emotions=EmotionSet.indextts2(),
+            emotions=EmotionSet.of_labels(labels) if labels else EmotionSet.indextts2(),
             emotion_groups=emotion_groups,
             fingerprints=fingerprints,
         )

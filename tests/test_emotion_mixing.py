@@ -18,7 +18,7 @@ from indextts2_jax.emotion.text_to_emotion import EmotionSet
 from indextts2_jax.errors import InputError
 from tests.common import SHARED, needs_shared, relative_error
 
-EIGHT = EmotionSet.indextts2()
+EIGHT, SEVEN = EmotionSet.indextts2(), EmotionSet.paper()
 PIPELINE = SHARED / "golden" / "pipeline"
 
 
@@ -82,6 +82,15 @@ def test_wrong_weights_are_named_in_one_line(spec, message):
 )
 def test_normalized_weights_leave_a_fifth_to_the_base(weights, want):
     np.testing.assert_allclose(normalize_weights(np.array(weights)), want, rtol=1e-12)
+    np.testing.assert_array_equal(
+        normalize_weights(np.array(weights)), normalize_weights(np.array(weights), EIGHT.max_sum)
+    )
+
+
+def test_a_distribution_of_the_papers_set_leaves_nothing_to_the_base():
+    p = np.random.default_rng(0).dirichlet(np.ones(7))
+    np.testing.assert_allclose(normalize_weights(p, SEVEN.max_sum), p, rtol=1e-12)
+    np.testing.assert_allclose(normalize_weights(np.ones(7), SEVEN.max_sum).sum(), 1, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +132,57 @@ def test_averaged_prototypes_mix_as_in_the_paper(prototypes):
     groups = prototypes.vectors[:1], prototypes.vectors[1:4], prototypes.vectors[4:]
     want = sum(w * group.mean(0) for w, group in zip(weights, groups, strict=True))
     np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def recordings(labels, counts=(5,) * 7):
+    """Per label some (style, vector) pairs."""
+    rng = np.random.default_rng(0)
+    return {
+        label: [(rng.normal(size=5), rng.normal(size=4)) for _ in range(count)]
+        for label, count in zip(labels, counts, strict=True)
+    }
+
+
+def test_the_papers_form_sums_mean_vectors_whatever_the_voice():
+    made = recordings(SEVEN.keys)
+    mean = EmotionPrototypes.build(made, SEVEN).averaged()
+    p = np.random.default_rng(1).dirichlet(np.ones(7))
+    want = sum(
+        p_i * sum(v for _, v in made[key]) / 5 for p_i, key in zip(p, SEVEN.keys, strict=True)
+    )
+    base = np.full(4, 100.0, np.float32)
+    nearest = [mean.rows(style) for group in made.values() for style, _ in group]
+    drawn = [mean.random_rows(key) for key in jax.random.split(jax.random.key(0), 5)]
+    for rows in (*nearest, *drawn):
+        np.testing.assert_array_equal(rows, np.zeros(7))  # no choice is left
+    np.testing.assert_allclose(mix(p, mean, nearest[0], base), want, atol=1e-4)
+
+
+def test_prototypes_of_recordings_are_grouped_in_the_order_of_the_emotions():
+    counts = (1, 5, 2, 3, 4, 1, 2)
+    made = recordings(SEVEN.keys, counts)
+    built = EmotionPrototypes.build(dict(reversed(made.items())), SEVEN)
+    assert built.group_sizes == counts
+    want = [pair for group in made.values() for pair in group]
+    np.testing.assert_array_equal(built.styles, [style for style, _ in want])
+    np.testing.assert_array_equal(built.vectors, [vector for _, vector in want])
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (recordings(SEVEN.names[:5], (1,) * 5), "no recordings of surprised, calm"),
+        (recordings(SEVEN.names, (1, 0, 1, 1, 1, 1, 1)), "no recordings of happy"),
+        ({}, "no recordings of angry, "),
+        (recordings(("Anger", "angry"), (1, 1)), "emotion 'angry' is given twice"),
+        (recordings(("angr",), (1,)), "unknown emotion 'angr'; did you mean 'angry'?"),
+    ],
+    ids=["missing", "empty", "nothing", "twice", "unknown"],
+)
+def test_recordings_that_do_not_cover_the_emotions_are_refused(made, message):
+    with pytest.raises(InputError) as error:
+        EmotionPrototypes.build(made, SEVEN)
+    assert message in str(error.value)
 
 
 def test_merge_moves_from_one_vector_to_the_other():

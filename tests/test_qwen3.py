@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,29 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from indextts2_jax.convert import abstract, fill, params, shapes, to_jax, to_torch
+from indextts2_jax.audio.mel import MelConfig
+from indextts2_jax.convert import (
+    ConversionError,
+    abstract,
+    fill,
+    params,
+    shapes,
+    to_jax,
+    to_torch,
+)
 from indextts2_jax.emotion import qwen3
 from indextts2_jax.emotion.qwen3 import KVCache, Qwen3, Qwen3Config, Sampling, generate
+from indextts2_jax.emotion.text_to_emotion import EmotionSet
 from indextts2_jax.errors import InputError
+from indextts2_jax.export import FILES, export_release, release_texts, write_weights
+from indextts2_jax.parts import Settings
+from indextts2_jax.release import convert_release
 from tests.common import SHARED, load_golden, needs_shared, relative_error, weights_of
+from tests.release_factory import small_configs
 
 RELEASE = SHARED / "golden" / "pipeline" / "release" / "qwen0.6bemo4-merge"
+LABELS = ("Anger", "Happiness", "Fear", "Disgust", "Sadness", "Surprise", "Neutral")
+CLASSIFIER = dataclasses.replace(Qwen3Config.tiny(), labels=LABELS)
 forward = jax.jit(lambda model, tokens, cache: model(tokens, cache))
 
 
@@ -31,6 +48,13 @@ def load(cfg, weights):
 def golden_model(tied):
     cfg = dataclasses.replace(Qwen3Config.tiny(), tied_head=tied)
     return load(cfg, weights_of(load_golden("qwen3")))
+
+
+def classifier_weights():
+    golden = load_golden("qwen3")
+    weights = {**weights_of(golden), "score.weight": golden["score"]}
+    del weights["lm_head.weight"]
+    return weights
 
 
 CONFIG_JSON = {
@@ -95,6 +119,22 @@ def test_right_padding_changes_nothing():
     assert relative_error(got[:, :11], forward(model, tokens, None)[0]) < 1e-5
 
 
+def test_label_logits_of_a_padded_batch_are_those_of_transformers_alone():
+    golden, model = load_golden("qwen3"), load(CLASSIFIER, classifier_weights())
+    prompts = [golden["prompt_0"], golden["prompt_1"]]
+    padded = np.random.default_rng(0).integers(61, size=(2, 47))
+    for row, prompt in zip(padded, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    lengths = np.array([len(prompt) for prompt in prompts])
+    got = jax.jit(Qwen3.label_logits)(model, padded, lengths)
+    assert relative_error(got, golden["label_logits"]) < 1e-5
+
+
+def test_label_logits_need_labels():
+    with pytest.raises(ValueError, match="no classification head"):
+        golden_model(True).label_logits(np.zeros((1, 1), np.int32), np.ones(1, np.int32))
+
+
 def test_an_end_token_ends_each_item_on_its_own():
     golden, model = load_golden("qwen3"), golden_model(False)
     prompts = [golden["prompt_0"], golden["prompt_1"]]
@@ -145,6 +185,24 @@ def test_config_json_of_transformers_4_and_5():
     assert Qwen3Config.from_release(five) == Qwen3Config.tiny()
 
 
+def test_labels_of_a_classifier_come_from_its_config_json_in_their_order():
+    names = {str(i): label for i, label in reversed([*enumerate(LABELS)])}
+    given = {**CONFIG_JSON, "architectures": [qwen3.CLASSIFIER], "id2label": names}
+    assert Qwen3Config.from_release(given) == CLASSIFIER
+    assert Qwen3Config.from_release({**given, "tie_word_embeddings": False}) == CLASSIFIER
+    generator = {**given, "architectures": ["Qwen3ForCausalLM"]}
+    assert Qwen3Config.from_release(generator) == Qwen3Config.tiny()
+    with pytest.raises(KeyError):
+        Qwen3Config.from_release({**given, "id2label": {"1": "Anger"}})
+
+
+@pytest.mark.parametrize("cfg", [Qwen3Config.tiny(), CLASSIFIER], ids=["generator", "classifier"])
+def test_config_json_survives_the_round_trip(cfg):
+    texts = release_texts({**small_configs(), "qwen3": cfg}, (), MelConfig())
+    written = texts[FILES["qwen3"].replace("model.safetensors", "config.json")]
+    assert Qwen3Config.from_release(json.loads(written)) == cfg
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -173,6 +231,58 @@ def test_weights_convert_back_bit_by_bit(tied):
         np.testing.assert_array_equal(back[name], weight)
 
 
+def test_weights_of_a_classifier_convert_back_bit_by_bit():
+    weights = classifier_weights()
+    back = to_torch(params(load(CLASSIFIER, weights)), qwen3.TORCH_RULES)
+    assert back.keys() == weights.keys()
+    for name, weight in weights.items():
+        np.testing.assert_array_equal(back[name], weight)
+
+
+def test_classification_heads_are_neither_lost_nor_made_up():
+    weights = classifier_weights()
+    with pytest.raises(ConversionError, match=r"score\.weight: unexpected tensor"):
+        load(Qwen3Config.tiny(), weights)
+    with pytest.raises(ConversionError, match=r"score\.weight: shape \(7, 32\) does not fit"):
+        load(dataclasses.replace(CLASSIFIER, labels=LABELS[:6]), weights)
+    del weights["score.weight"]
+    with pytest.raises(ConversionError, match=r"score\.weight: missing tensor"):
+        load(CLASSIFIER, weights)
+
+
+@pytest.mark.slow
+def test_a_release_with_a_classifier_has_the_papers_emotions_and_fits_transformers(
+    release, tmp_path, caplog
+):
+    transformers = pytest.importorskip("transformers")
+    source = shutil.copytree(release, tmp_path / "release")
+    configs, groups = {**small_configs(), "qwen3": CLASSIFIER}, (1, 2, 1, 1, 1, 2, 2)
+    for place, text in release_texts(configs, groups, MelConfig()).items():
+        (source / place).write_text(text)
+    weights = classifier_weights()
+    write_weights(source / FILES["qwen3"], weights, {"format": "pt"})
+    convert_release(source, tmp_path / "checkpoint")
+    settings = Settings.load(tmp_path / "checkpoint")
+    assert settings.emotions == EmotionSet.paper()
+    assert settings.configs["qwen3"] == CLASSIFIER
+
+    export_release(tmp_path / "checkpoint", tmp_path / "as it was")
+    assert (tmp_path / "as it was" / FILES["qwen3"]).read_bytes() == (
+        (source / FILES["qwen3"]).read_bytes()
+    )
+    (tmp_path / "checkpoint" / "provenance.json").unlink()  # now as if it had been trained here
+    caplog.clear()
+    export_release(tmp_path / "checkpoint", tmp_path / "trained")
+    assert not [message for message in caplog.messages if "emotion" in message]
+    peer, info = transformers.Qwen3ForSequenceClassification.from_pretrained(
+        (tmp_path / "trained" / FILES["qwen3"]).parent, output_loading_info=True
+    )
+    assert not any(info.values())
+    assert peer.config.id2label == dict(enumerate(LABELS))
+    for name, tensor in peer.state_dict().items():
+        np.testing.assert_array_equal(tensor, weights[name])
+
+
 @pytest.mark.parametrize(
     ("cfg", "count"),
     [(Qwen3Config.qwen3_0_6b(), 596_049_920), (Qwen3Config.qwen3_1_7b(), 1_720_574_976)],
@@ -184,18 +294,24 @@ def test_presets_have_the_parameter_count_of_the_public_models(cfg, count):
 
 
 def test_every_matrix_is_sharded_over_both_axes():
-    cfg = dataclasses.replace(Qwen3Config.tiny(), tied_head=False)
+    cfg = dataclasses.replace(CLASSIFIER, tied_head=False)
     for name, shape in shapes(abstract(lambda rngs: Qwen3(cfg, rngs=rngs))).items():
         spec = next(s for pattern, s in qwen3.SHARDING_RULES if re.fullmatch(pattern, name))
         assert set(spec) == ({"fsdp", "tensor"} if len(shape) == 2 else set()), name
 
 
+def in_bfloat16(model):
+    graphdef, state = nnx.split(model)
+    return nnx.merge(graphdef, jax.tree.map(lambda w: jnp.asarray(w, jnp.bfloat16), state))
+
+
 def test_bfloat16_weights_compute_in_bfloat16():
     model = golden_model(True)
-    graphdef, state = nnx.split(model)
-    half = nnx.merge(graphdef, jax.tree.map(lambda w: jnp.asarray(w, jnp.bfloat16), state))
+    half = in_bfloat16(model)
     tokens = load_golden("qwen3")["tokens"].astype(np.int32)
     assert jax.eval_shape(half.hidden, tokens)[0].dtype == jnp.bfloat16
+    classifier = in_bfloat16(load(CLASSIFIER, classifier_weights()))
+    assert jax.eval_shape(classifier.label_logits, tokens, np.full(2, 11)).dtype == jnp.float32
     logits = forward(half, tokens, None)[0]
     assert logits.dtype == jnp.float32
     assert relative_error(logits, forward(model, tokens, None)[0]) < 0.05

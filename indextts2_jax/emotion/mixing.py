@@ -1,6 +1,9 @@
 """Weights per emotion -> the emotion vector that the T2S adds to its speaker latents.
 
-Data flow:   weights [E], style [192] -> nearest prototype of each emotion -> mix with a base [D]
+Data flow:   weights [E], style [192] -> one prototype of each emotion -> mix with a base [D]
+
+The prototype is the one whose voice is nearest (released models), or the mean of all (the paper:
+`EmotionPrototypes.averaged`).
 
 Dims: E emotions, N prototypes, D width of the emotion vector.
 
@@ -10,6 +13,7 @@ Source: paper appendix A; the release's web page for the limit on the sum of wei
 import dataclasses
 import difflib
 import re
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +21,6 @@ import numpy as np
 
 from indextts2_jax.emotion.text_to_emotion import EmotionSet
 from indextts2_jax.errors import InputError
-
-MAX_SUM = 0.8  # beyond it, too little is left of the speaker's own manner
 
 
 def parse_weights(spec: str, emotions: EmotionSet) -> np.ndarray:
@@ -71,7 +73,7 @@ def _unknown(label: str, emotions: EmotionSet) -> str:
     return f"unknown emotion {label!r}{hint} (one of {', '.join(emotions.names)})"
 
 
-def normalize_weights(weights: np.ndarray, limit: float = MAX_SUM) -> np.ndarray:
+def normalize_weights(weights: np.ndarray, limit: float = EmotionSet.max_sum) -> np.ndarray:
     """Clips weights [E] to [0, 1] and scales them down so that their sum is at most `limit`."""
     clipped = np.clip(weights, 0.0, 1.0)
     return clipped * (limit / max(clipped.sum(), limit))
@@ -104,6 +106,38 @@ class EmotionPrototypes:
         styles, vectors, grouped = len(self.styles), len(self.vectors), sum(self.group_sizes)
         if not styles == vectors == grouped:
             raise InputError(f"{styles} styles, {vectors} vectors and groups of {grouped} in all")
+
+    @classmethod
+    def build(
+        cls,
+        recordings: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
+        emotions: EmotionSet,
+    ) -> "EmotionPrototypes":
+        """Gathers prototypes from recordings; the paper takes five per emotion.
+
+        Args:
+          recordings: emotion (name or key) -> style [192] and emotion vector [D] of each recording.
+          emotions: the set; every emotion needs a recording.
+
+        Returns:
+          The prototypes, groups in the order of the set, recordings in the given order.
+
+        Raises:
+          InputError: an emotion is unknown, named twice or has no recording.
+        """
+        groups: dict[str, Sequence[tuple[np.ndarray, np.ndarray]]] = {}
+        for label, group in recordings.items():
+            name = emotions.find(label)
+            if name is None:
+                raise InputError(_unknown(label, emotions))
+            if name in groups:
+                raise InputError(f"emotion {name!r} is given twice")
+            groups[name] = group
+        if empty := [name for name in emotions.names if not len(groups.get(name, ()))]:
+            raise InputError(f"no recordings of {', '.join(empty)}")
+        ordered = [groups[name] for name in emotions.names]
+        styles, vectors = zip(*(pair for group in ordered for pair in group), strict=True)
+        return cls(np.stack(styles), np.stack(vectors), tuple(map(len, ordered)))
 
     def rows(self, style: np.ndarray) -> np.ndarray:
         """Per group, the prototype whose voice is nearest to `style` [192] by cosine: [E] int."""

@@ -1,12 +1,13 @@
-"""Qwen3: the language model that writes a sentence's emotion scores.
+"""Qwen3: the language model that writes a sentence's emotion scores, or classifies the sentence.
 
 Data flow:   tokens [B, T] -> embed -> L x (attention, SwiGLU) -> norm -> logits [B, T, V]
+                                                                  last -> label logits [B, E]
 
 Prompts of different lengths share a batch by left padding: item b begins at slot `cache.first[b]`,
 where its positions start from 0. Right padding needs no mask, because attention is causal.
 
 Dims: B batch, T new slots, S cache slots, D width, N query heads, K key-value heads,
-H head dim, L layers, V vocab.
+H head dim, L layers, V vocab, E labels.
 
 Source: Qwen3 technical report (arXiv 2505.09388); names as in Hugging Face checkpoints.
 """
@@ -25,10 +26,15 @@ from jax.sharding import PartitionSpec as P
 from indextts2_jax.convert import Rule, linear
 from indextts2_jax.errors import InputError
 
+CLASSIFIER = "Qwen3ForSequenceClassification"  # transformers' name
+
 
 @dataclasses.dataclass(frozen=True)
 class Qwen3Config:
-    """Architecture: the release's emotion model is `qwen3_0_6b()`, the paper's `qwen3_1_7b()`."""
+    """Architecture: the release's emotion model is `qwen3_0_6b()`, the paper's `qwen3_1_7b()`.
+
+    `labels` names the classes of a classification head, in its order; () = there is no such head.
+    """
 
     num_layers: int
     width: int
@@ -40,6 +46,7 @@ class Qwen3Config:
     tied_head: bool = True
     rope_base: float = 1_000_000.0
     norm_epsilon: float = 1e-6
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def qwen3_0_6b(cls) -> "Qwen3Config":
@@ -82,6 +89,10 @@ class Qwen3Config:
         for name, (got, want) in expected.items():
             if got != want:
                 raise InputError(f"config.json: {name} is {got!r}; only {want!r} is supported")
+        labels: tuple[str, ...] = ()
+        if CLASSIFIER in (config.get("architectures") or ()):
+            names = config["id2label"]
+            labels = tuple(names[str(i)] for i in range(len(names)))
         return cls(
             config["num_hidden_layers"],
             config["hidden_size"],
@@ -90,9 +101,10 @@ class Qwen3Config:
             num_kv_heads=config["num_key_value_heads"],
             head_dim=config["head_dim"],
             vocab_size=config["vocab_size"],
-            tied_head=config["tie_word_embeddings"],
+            tied_head=config["tie_word_embeddings"] or bool(labels),  # no language head at all
             rope_base=float(rope["rope_theta"]),
             norm_epsilon=config["rms_norm_eps"],
+            labels=labels,
         )
 
 
@@ -168,8 +180,9 @@ class Qwen3(nnx.Module):
         self.embed = nnx.Embed(cfg.vocab_size, cfg.width, rngs=rngs)
         self.blocks = nnx.List([Block(cfg, rngs=rngs) for _ in range(cfg.num_layers)])
         self.norm = nnx.RMSNorm(cfg.width, epsilon=cfg.norm_epsilon, rngs=rngs)
-        head = functools.partial(nnx.Linear, cfg.width, cfg.vocab_size, use_bias=False)
-        self.head = None if cfg.tied_head else head(rngs=rngs)
+        head = functools.partial(nnx.Linear, cfg.width, use_bias=False, rngs=rngs)
+        self.head = None if cfg.tied_head else head(cfg.vocab_size)
+        self.label_head = head(len(cfg.labels)) if cfg.labels else None
         self.cfg = cfg
 
     def __call__(
@@ -184,7 +197,7 @@ class Qwen3(nnx.Module):
         return self.logits(x), cache
 
     def hidden(self, tokens: jax.Array, cache: KVCache | None = None) -> tuple[jax.Array, KVCache]:
-        """Final hidden states, e.g. for a classification head.
+        """Final hidden states.
 
         Args:
           tokens: [B, T] int32, appended after `cache.length` slots.
@@ -213,6 +226,26 @@ class Qwen3(nnx.Module):
             return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
         return self.head(hidden).astype(jnp.float32)
 
+    def label_logits(self, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+        """Scores the labels of whole prompts by the hidden state of their last token.
+
+        Args:
+          tokens: [B, T] int32, padded on the right with anything.
+          lengths: [B] int32, tokens of each prompt, at least 1.
+
+        Returns:
+          Logits [B, E] float32, in the order of `cfg.labels`.
+
+        Raises:
+          ValueError: the model has no labels.
+        """
+        if self.label_head is None:
+            raise ValueError("this Qwen3 has no classification head")
+        hidden, _ = self.hidden(tokens)
+        last = hidden[jnp.arange(len(tokens)), lengths - 1]  # [B, D]
+        head = self.label_head.kernel[...]  # [D, E]
+        return jnp.matmul(last, head, preferred_element_type=jnp.float32)
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
@@ -239,6 +272,11 @@ class Sampling:
         return jnp.take_along_axis(tokens, choice[:, None], axis=1)[:, 0]
 
 
+def bucket(prompts: Sequence[Sequence[int]]) -> int:
+    """To how many tokens prompts are padded: powers of two, so that few programs are compiled."""
+    return max(32, 1 << (max(map(len, prompts)) - 1).bit_length())
+
+
 def generate(
     model: Qwen3,
     prompts: Sequence[Sequence[int]],
@@ -261,9 +299,9 @@ def generate(
     Returns:
       B arrays of new tokens, each up to and including its end token.
     """
-    bucket = max(32, 1 << (max(map(len, prompts)) - 1).bit_length())  # few shapes to compile
-    first = np.array([bucket - len(p) for p in prompts], np.int32)
-    padded = np.zeros((len(prompts), bucket), np.int32)
+    slots = bucket(prompts)
+    first = np.array([slots - len(p) for p in prompts], np.int32)
+    padded = np.zeros((len(prompts), slots), np.int32)
     for row, start, prompt in zip(padded, first, prompts, strict=True):
         row[start:] = prompt
     if sampling is None or key is None:
@@ -320,6 +358,7 @@ TORCH_RULES = (
     *linear("model.layers.{i}.mlp.down_proj", "blocks.{i}.down", bias=False),
     Rule("model.norm.weight", "norm.scale"),
     *linear("lm_head", "head", bias=False),
+    *linear("score", "label_head", bias=False),
 )
 
 
@@ -332,6 +371,6 @@ SHARDING_RULES = (
     (r".*\.(query|key|value|gate|up)\.kernel", P("fsdp", "tensor")),
     (r".*\.(out|down)\.kernel", P("tensor", "fsdp")),
     (r"embed\.embedding", P("tensor", "fsdp")),
-    (r"head\.kernel", P("fsdp", "tensor")),
+    (r"(label_)?head\.kernel", P("fsdp", "tensor")),
     (r".*", P()),
 )

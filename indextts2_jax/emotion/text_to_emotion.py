@@ -1,6 +1,14 @@
 """A sentence -> how much of each emotion it asks for.
 
-Data flow:   text -> chat prompt -> Qwen3 -> JSON scores -> `parse_emotions` -> weight per emotion
+A checkpoint's Qwen3 has one of two forms, which `emotion_reader` tells apart by its config:
+
+    generative     text -> chat prompt -> Qwen3 -> JSON scores -> `parse_emotions` -> weights
+    distribution   text -> chat prompt -> Qwen3 with a classification head -> softmax -> weights
+
+The released model is generative. The paper's weights sum to 1 and mix mean prototypes
+(`EmotionSet.max_sum`, `averaged`), so that nothing of the speaker's own manner is left.
+
+Dims: B batch, T tokens, E emotions.
 
 Source: paper appendix A (seven emotions); the released models (eight, scores under Chinese keys).
 """
@@ -11,11 +19,14 @@ import logging
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from indextts2_jax.emotion.qwen3 import Qwen3, Sampling, generate
+from indextts2_jax.emotion.qwen3 import Qwen3, Sampling, bucket, generate
 from indextts2_jax.errors import InputError
 
 MAX_NEW_TOKENS = 256  # an answer takes about 70
@@ -30,13 +41,15 @@ def _words(text: str) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class EmotionSet:
-    """The emotions of a model and how its text generator speaks of them.
+    """The emotions of a model, how its text model speaks of them, and how their weights are mixed.
 
     Attributes:
       names: in the order of the model's emotion weights.
-      keys: the generator's key of each name.
+      keys: the text model's key or label of each name.
       neutral: the name that takes weight 1 where an answer says nothing.
-      system: the generator's system message; None = none.
+      averaged: weights mix the mean of an emotion's prototypes, not one of them.
+      max_sum: weights whose sum is larger are scaled down to it, unless a person wants them raw.
+      system: the text model's system message; None = none.
       user: its user message, with `{text}` in it.
       label_fields: keys under which an answer without scores may hold one emotion's key or name.
       melancholic: (sad, melancholic): names whose scores trade places, because the generator never
@@ -47,6 +60,8 @@ class EmotionSet:
     names: tuple[str, ...]
     keys: tuple[str, ...]
     neutral: str
+    averaged: bool = False
+    max_sum: float = 0.8  # beyond it, too little is left of the speaker's own manner
     system: str | None = None
     user: str = "{text}"
     label_fields: tuple[str, ...] = ("emotion", "label")
@@ -73,8 +88,22 @@ class EmotionSet:
             names=_words("angry happy afraid disgusted sad surprised calm"),
             keys=_words("Anger Happiness Fear Disgust Sadness Surprise Neutral"),
             neutral="calm",
+            averaged=True,
+            max_sum=1.0,
             user="<input>{text}</input>",
         )
+
+    @classmethod
+    def of_labels(cls, labels: Sequence[str]) -> "EmotionSet":
+        """The set that a classifier with these labels was trained on.
+
+        Raises:
+          InputError: none that is known.
+        """
+        for emotions in (cls.paper(), cls.indextts2()):
+            if {*map(emotions.find, labels)} == {*emotions.names}:
+                return emotions
+        raise InputError(f"no known set of emotions has the labels {', '.join(labels)}")
 
     def find(self, label: str) -> str | None:
         """The name that `label` (a name or key, in any case) stands for."""
@@ -83,6 +112,18 @@ class EmotionSet:
             if folded in (name, key.lower()):
                 return name
         return None
+
+    def columns(self, labels: Sequence[str]) -> list[int]:
+        """Where each emotion [E] is among `labels` (names or keys, each emotion once).
+
+        Raises:
+          InputError: they are not these emotions.
+        """
+        found = [self.find(label) for label in labels]
+        if len(found) != len(self.names) or {*found} != {*self.names}:
+            got, want = ", ".join(labels), ", ".join(self.names)
+            raise InputError(f"the labels of the text model are {got}; the emotions are {want}")
+        return [found.index(name) for name in self.names]
 
     def messages(self, text: str) -> list[dict[str, str]]:
         """The chat that asks the generator about `text`."""
@@ -94,7 +135,7 @@ class EmotionSet:
 class ParsedEmotion:
     """Weight per name, in the order of the set.
 
-    `fallback` says why the weights are merely neutral; None = they are what the generator wrote.
+    `fallback` says why the weights are merely neutral; None = they are what the model gave.
     """
 
     weights: dict[str, float]
@@ -163,7 +204,7 @@ def _score(value: Any) -> float:
 
 
 class TextToEmotion:
-    """Asks Qwen3 which emotions a sentence calls for."""
+    """Asks a generative Qwen3 which emotions a sentence calls for."""
 
     def __init__(self, model: Qwen3, tokenizer: Any, emotions: EmotionSet):
         """Keeps the parts.
@@ -179,12 +220,11 @@ class TextToEmotion:
         """
         settings: dict[str, Any] = {}
         if isinstance(tokenizer, str | os.PathLike):
-            directory = pathlib.Path(tokenizer)
-            tokenizer = _load_tokenizer(directory)
-            if (file := directory / "generation_config.json").exists():
+            file = pathlib.Path(tokenizer) / "generation_config.json"
+            if file.exists():
                 settings = json.loads(file.read_text(encoding="utf-8"))
-        ends = settings.get("eos_token_id", tokenizer.eos_token_id)
-        self.model, self.tokenizer, self.emotions = model, tokenizer, emotions
+        self.model, self.tokenizer, self.emotions = model, load_tokenizer(tokenizer), emotions
+        ends = settings.get("eos_token_id", self.tokenizer.eos_token_id)
         self.eos_ids = tuple(ends) if isinstance(ends, list) else (ends,)
         self.sampling = Sampling.from_release(settings)
 
@@ -200,23 +240,13 @@ class TextToEmotion:
         """
         [tokens] = generate(
             self.model,
-            [self.prompt(text)],
+            [chat_tokens(self.tokenizer, self.emotions, text)],
             max_new_tokens=MAX_NEW_TOKENS,
             eos_ids=self.eos_ids,
             sampling=self.sampling,
             key=key,
         )
         return parse_emotions(self.answer(tokens.tolist()), text, self.emotions)
-
-    def prompt(self, text: str) -> list[int]:
-        """The tokens of the chat that asks about `text`, thinking turned off."""
-        chat = self.tokenizer.apply_chat_template(
-            self.emotions.messages(text),
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
-        )
-        return self.tokenizer(chat)["input_ids"]
 
     def answer(self, tokens: list[int]) -> str:
         """The text of generated tokens, without thoughts."""
@@ -226,7 +256,98 @@ class TextToEmotion:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
-def _load_tokenizer(directory: pathlib.Path) -> Any:
+class TextToDistribution:
+    """Reads a distribution over the emotions off a classifying Qwen3, as in the paper."""
+
+    def __init__(self, model: Qwen3, tokenizer: Any, emotions: EmotionSet):
+        """Keeps the parts.
+
+        Args:
+          model: with the emotions for labels, in any order.
+          tokenizer: a checkpoint directory, or a transformers tokenizer with a chat template.
+          emotions: what the model was trained on.
+
+        Raises:
+          InputError: there is no such directory, or the labels are not these emotions.
+        """
+        self._columns = emotions.columns(model.cfg.labels)
+        self.model, self.tokenizer, self.emotions = model, load_tokenizer(tokenizer), emotions
+
+    def __call__(self, text: str) -> ParsedEmotion:
+        """Weighs the emotions of `text`; the weights sum to 1."""
+        [row] = self.distribution([text])
+        return ParsedEmotion(dict(zip(self.emotions.names, row.tolist(), strict=True)))
+
+    def distribution(self, texts: Sequence[str]) -> np.ndarray:
+        """Probabilities of the emotions.
+
+        Args:
+          texts: B sentences, at least one.
+
+        Returns:
+          [B, E] float32, each row sums to 1.
+        """
+        prompts = [chat_tokens(self.tokenizer, self.emotions, text) for text in texts]
+        lengths = np.array([len(prompt) for prompt in prompts], np.int32)
+        padded = np.zeros((len(prompts), bucket(prompts)), np.int32)
+        for row, prompt in zip(padded, prompts, strict=True):
+            row[: len(prompt)] = prompt
+        return np.asarray(_probabilities(self.model, padded, lengths))[:, self._columns]
+
+
+@jax.jit
+def _probabilities(model: Qwen3, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+    return jax.nn.softmax(model.label_logits(tokens, lengths))
+
+
+def distribution_loss(logits: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Cross-entropy of the student's distributions with the teacher's (paper, appendix A).
+
+    Args:
+      logits: [B, E] of the student, from `Qwen3.label_logits`.
+      teacher: [B, E] probabilities, in the order of the student's labels.
+
+    Returns:
+      mean_b - sum_e teacher[b, e] * log softmax(logits)[b, e], [] float32.
+    """
+    log_student = jax.nn.log_softmax(logits.astype(jnp.float32))
+    return -jnp.mean(jnp.sum(teacher * log_student, axis=-1))
+
+
+EmotionReader = TextToEmotion | TextToDistribution
+
+
+def emotion_reader(model: Qwen3, tokenizer: Any, emotions: EmotionSet) -> EmotionReader:
+    """What reads the emotions of a text with `model`, by the form of its config.
+
+    Args:
+      model: with labels (distribution form) or without (generative form).
+      tokenizer: a checkpoint directory, or a transformers tokenizer with a chat template.
+      emotions: what the model was trained on.
+
+    Raises:
+      InputError: as the two classes.
+    """
+    return (TextToDistribution if model.cfg.labels else TextToEmotion)(model, tokenizer, emotions)
+
+
+def chat_tokens(tokenizer: Any, emotions: EmotionSet, text: str) -> list[int]:
+    """The tokens of the chat that asks about `text`, up to its answer, thinking turned off."""
+    chat = tokenizer.apply_chat_template(
+        emotions.messages(text), tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    return tokenizer(chat)["input_ids"]
+
+
+def load_tokenizer(tokenizer: Any) -> Any:
+    """The transformers tokenizer of a directory; a tokenizer is returned as it is.
+
+    Raises:
+      InputError: there is no such directory.
+    """
+    if not isinstance(tokenizer, str | os.PathLike):
+        return tokenizer
+    directory = pathlib.Path(tokenizer)
     if not directory.is_dir():
         raise InputError(f"no such tokenizer directory: {directory}")
     from transformers import AutoTokenizer  # here, because the import takes seconds

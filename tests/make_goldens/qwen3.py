@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3ForSequenceClassification
 
 from tests.common import GOLDEN
 
@@ -20,11 +20,15 @@ SIZES = {
 }
 PREFILL = 7
 NEW_TOKENS = 12
+LABELS = 7
 
 
 @torch.no_grad()
 def make_qwen3() -> None:
-    """One set of weights, with the head tied (own `lm_head.weight` unread) and not tied."""
+    """One set of weights, with the head tied (own `lm_head.weight` unread) and not tied.
+
+    And with a classification head, `score`, in place of the language head.
+    """
     torch.manual_seed(0)
     free = Qwen3ForCausalLM(Qwen3Config(**SIZES, tie_word_embeddings=False)).eval()
     for name, weight in free.named_parameters():
@@ -51,6 +55,10 @@ def make_qwen3() -> None:
                 eos_token_id=None,
                 pad_token_id=0,
             )[0, prompt.shape[1] :]
+    classifier = Qwen3ForSequenceClassification(Qwen3Config(**SIZES, num_labels=LABELS)).eval()
+    classifier.model.load_state_dict(free.model.state_dict())
+    arrays["score"] = classifier.score.weight.normal_(0.0, 0.2)
+    arrays["label_logits"] = torch.cat([classifier(prompt).logits for prompt in prompts])
     weights = {f"w/{name}": w for name, w in free.state_dict().items()}
     GOLDEN.mkdir(exist_ok=True)
     np.savez_compressed(
