@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from indextts2_jax.duration import Duration
     from indextts2_jax.options import Emotion, Options, Request
-    from indextts2_jax.pipeline import IndexTTS2, Speech
+    from indextts2_jax.pipeline import IndexTTS2
+    from indextts2_jax.results import Speech
     from indextts2_jax.speaker import Speaker
 
 __all__ = ["Duration", "Emotion", "IndexTTS2", "Options", "Request", "Speaker", "Speech"]
@@ -17,7 +18,7 @@ _HOMES = {
     "Options": "options",
     "Request": "options",
     "Speaker": "speaker",
-    "Speech": "pipeline",
+    "Speech": "results",
 }
 
 

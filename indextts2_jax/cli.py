@@ -177,7 +177,7 @@ def _add_synthesize(commands: Any) -> None:
     group = parser.add_argument_group("duration (default: as the model wants)")
     length = group.add_mutually_exclusive_group()
     length.add_argument("--tokens", type=int, help="exact number of codes, of all segments")
-    length.add_argument("--seconds", type=float, help="length of the speech, pauses included")
+    length.add_argument("--seconds", type=float, help="length of the speech, silences included")
     length.add_argument("--speed", type=float, help="1.25 = a quarter faster than by itself")
     length.add_argument("--length-factor", type=float, help="the inverse of --speed")
     group.add_argument(
@@ -271,6 +271,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--interval-silence", type=float, default=200, metavar="MS", help="silence between segments"
     )
+    group.add_argument(
+        "--leading-silence", type=float, default=0, metavar="MS", help="... added before the speech"
+    )
+    group.add_argument(
+        "--trailing-silence", type=float, default=0, metavar="MS", help="... and behind it"
+    )
+    group.add_argument(
+        "--trim-silence", action="store_true", help="first cut near-silence off both ends"
+    )
 
     group = parser.add_argument_group("decoding")
     group.add_argument("--greedy", action="store_true", help="take the best code every time")
@@ -294,7 +303,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("mel and wave")
     group.add_argument("--steps", type=int, default=25, help="of flow matching")
     group.add_argument("--guidance", type=float, default=0.7, help="of flow matching; 0 = off")
+    group.add_argument(
+        "--no-trim-tail", action="store_true", help="keep hiss or silence at segment ends"
+    )
     group.add_argument("--no-fade", action="store_true", help="no fade-out at segment ends")
+    group.add_argument(
+        "--loudness", type=float, metavar="LUFS", help="e.g. -23; peaks stay under -1 dBFS"
+    )
     group.add_argument(
         "--compat", action="store_true", help="reproduce the defects of the original"
     )
@@ -305,11 +320,12 @@ def _run_synthesize(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     from tqdm import tqdm
 
-    from indextts2_jax.options import Emotion
+    from indextts2_jax.options import Emotion, check_together
     from indextts2_jax.text.glossary import load_glossary
 
     options, wish = _options(args), _duration(args)
     Emotion(alpha=args.emotion_alpha)  # complains now, not after the prompt is read
+    check_together(options, wish)
     glossary = None if args.glossary is None else load_glossary(args.glossary)
     noise = None if args.noise is None else _read_noise(args.noise)
     for output in (args.out, args.dump, args.plot, args.save_speaker):
@@ -394,10 +410,15 @@ def _options(args: argparse.Namespace) -> Any:
         positions=args.positions,
         max_text_tokens=args.max_text_tokens,
         interval_silence_ms=args.interval_silence,
+        leading_silence_ms=args.leading_silence,
+        trailing_silence_ms=args.trailing_silence,
+        trim_silence=args.trim_silence,
         steps=args.steps,
         guidance=args.guidance,
         normalized=args.normalized,
+        trim_tail=not args.no_trim_tail,
         fade=not args.no_fade,
+        loudness=args.loudness,
         compat=args.compat,
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from indextts2_jax.audio import wav
-from indextts2_jax.pipeline import Speech
+from indextts2_jax.results import Speech
 from indextts2_jax.speaker import Speaker
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +36,18 @@ class Emotion:
             raise InputError(f"emotion alpha is {self.alpha}; it must be in 0 .. 1")
 
 
+class Silences(NamedTuple):
+    """Samples of silence in a speech."""
+
+    leading: int
+    interval: int  # between two segments
+    trailing: int
+
+    def total(self, num_segments: int) -> int:
+        """All silence of a speech of so many segments."""
+        return self.leading + (num_segments - 1) * self.interval + self.trailing
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """How to speak. The defaults are those of the released pipeline.
@@ -55,11 +67,17 @@ class Options:
       positions: "plain" or "released"; None = what the checkpoint says.
       max_text_tokens: longest segment.
       interval_silence_ms: silence between segments.
+      leading_silence_ms: silence added in front of the speech.
+      trailing_silence_ms: ... and behind it.
+      trim_silence: cut near-silence off both ends of the speech first.
       steps: Euler steps of flow matching.
       guidance: of flow matching; 0 = off.
       normalized: take the text as it is.
+      trim_tail: drop up to 200 ms of hiss or silence behind every segment whose duration is free.
       fade: raised-cosine fade at the end of every segment.
-      compat: reproduce the defects of the original (splitter, raw weights, abrupt end).
+      loudness: of the speech in LUFS; less where a sample would get over -1 dBFS; None = as it
+        comes.
+      compat: reproduce the defects of the original (splitter, raw weights, hiss, abrupt end).
     """
 
     greedy: bool = False
@@ -75,10 +93,15 @@ class Options:
     positions: str | None = None
     max_text_tokens: int = 120
     interval_silence_ms: float = 200.0
+    leading_silence_ms: float = 0.0
+    trailing_silence_ms: float = 0.0
+    trim_silence: bool = False
     steps: int = 25
     guidance: float = 0.7
     normalized: bool = False
+    trim_tail: bool = True
     fade: bool = True
+    loudness: float | None = None
     compat: bool = False
 
     def __post_init__(self):
@@ -94,6 +117,9 @@ class Options:
             "seed": (0, 2**32 - 1),
             "max_text_tokens": (1, 1_000_000),
             "interval_silence_ms": (0, 60_000),
+            "leading_silence_ms": (0, 60_000),
+            "trailing_silence_ms": (0, 60_000),
+            "loudness": (-60, 0),
             "steps": (1, 1000),
             "guidance": (0, 100),
         }
@@ -109,9 +135,10 @@ class Options:
         """Whether segments end with a fade."""
         return self.fade and not self.compat
 
-    def silence(self, sample_rate: int) -> int:
-        """Samples of silence between two segments."""
-        return int(sample_rate * self.interval_silence_ms / 1000)
+    def silences(self, sample_rate: int) -> Silences:
+        """The silences that belong to the speech, in samples."""
+        ms = self.leading_silence_ms, self.interval_silence_ms, self.trailing_silence_ms
+        return Silences(*(int(sample_rate * x / 1000) for x in ms))
 
     def rules(self, checkpoint: DecodingRules) -> DecodingRules:
         """The checkpoint's rules of decoding, with the user's say on positions."""
@@ -143,6 +170,16 @@ class Options:
         return self.positions, self.steps, self.guidance, beams, self.length_penalty
 
 
+def check_together(options: Options, duration: Duration) -> None:
+    """Refuses what cannot be had together.
+
+    Raises:
+      InputError: for exact seconds and trimmed silence.
+    """
+    if options.trim_silence and duration.seconds is not None:
+        raise InputError("a speech of exact seconds cannot have its silence trimmed")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Request:
     """One text to speak."""
@@ -153,3 +190,11 @@ class Request:
     options: Options = Options()
     duration: Duration = Duration()
     glossary: Mapping[str, Any] | None = None  # term -> what to say; None = the checkpoint's own
+
+    def __post_init__(self):
+        check_together(self.options, self.duration)
+
+    @property
+    def trims_tails(self) -> bool:
+        """Whether its segments lose what is behind their speech."""
+        return self.options.trim_tail and self.duration.free and not self.options.compat

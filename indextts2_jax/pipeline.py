@@ -3,10 +3,10 @@
     prompt wav -> speaker()  features, codes, style, mel of the prompt        (a reusable `Speaker`)
     text       -> segments() normalised, tokenised, split
     segments   -> _decode()  T2S: conditions + text -> semantic codes
-               -> _voice()   T2S again, over its own codes -> latents
+               -> _voice()   T2S again, over its own codes -> latents (if decoding gave none)
                    _mels()   S2M: codes + latents -> mel, in the prompt's voice
-                             BigVGAN: mel -> wave, faded
-    waves      -> _join()    with silence between them -> speech
+                             BigVGAN: mel without its tail of hiss -> wave, faded
+    waves      -> join()     with silence between them -> speech
 
 Every network sees padded buckets of few sizes, so that a process compiles few programs; padding
 changes nothing (each network masks it). All randomness comes from one seed: segment i decodes with
@@ -15,31 +15,31 @@ fold_in(key, 2 i) and draws its flow-matching noise with fold_in(key, 2 i + 1).
 Dims: B batch, T 50 Hz frames or codes, M mel frames, F feature width, L text tokens.
 """
 
-import contextlib
 import dataclasses
 import functools
 import logging
 import os
 import pathlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from indextts2_jax import duration, programs
-from indextts2_jax.audio import fbank, mel, wav
-from indextts2_jax.duration import Duration, Target
+from indextts2_jax import planning, programs
+from indextts2_jax.audio import fbank, finish, mel, wav
+from indextts2_jax.duration import Duration
 from indextts2_jax.emotion import mixing
-from indextts2_jax.emotion.text_to_emotion import TextToEmotion
+from indextts2_jax.emotion.text_to_emotion import EmotionReader, emotion_reader
 from indextts2_jax.errors import InputError
 from indextts2_jax.nn.conv import fold_weight_norm
 from indextts2_jax.options import Emotion, Options, Request
 from indextts2_jax.parts import Settings, load_part, load_tables
+from indextts2_jax.planning import Item
 from indextts2_jax.programs import bucket, pad, padded, stacked
 from indextts2_jax.prompt.w2v_bert import normalize
+from indextts2_jax.results import Clock, Progress, Segment, Speech, Trace, join
 from indextts2_jax.s2m import flow_matching
 from indextts2_jax.speaker import Speaker
 from indextts2_jax.t2s import generate, gpt
@@ -53,58 +53,9 @@ _log = logging.getLogger(__name__)
 
 PROMPT_SECONDS = 15.0  # of a prompt are used, as in the release
 FEATURE_RATE = 16000  # Hz of w2v-BERT and CAMPPlus
-FADE_SECONDS = 0.02
 NOISE_STRIDE = 97  # columns of a noise bank between two segments
 RANDOM_EMOTION = 2**31  # what the key of random emotion prototypes is folded with
 MAX_FRAMES = 2**14  # of prompt and segment, far over what the codes allow
-
-
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    """One segment of a speech and how it was made."""
-
-    text: str
-    codes: np.ndarray  # [T] int32
-    stopped: bool  # False: cut off at `max_codes`
-    mel: np.ndarray  # [M, 80]
-    samples: np.ndarray  # [M * hop] float32
-
-
-@dataclasses.dataclass(frozen=True)
-class Speech:
-    """The result: `samples` [N] float32 in [-1, 1] at `sample_rate` Hz."""
-
-    samples: np.ndarray
-    sample_rate: int
-    segments: tuple[Segment, ...]
-    seconds_by_stage: Mapping[str, float]
-
-    @property
-    def duration_s(self) -> float:
-        """Length in seconds."""
-        return len(self.samples) / self.sample_rate
-
-    def report(self) -> dict[str, Any]:
-        """What was made, as JSON values."""
-        return {
-            "sample_rate": self.sample_rate,
-            "samples": len(self.samples),
-            "duration_s": round(self.duration_s, 4),
-            "codes": sum(len(s.codes) for s in self.segments),
-            "segments": [
-                {"text": s.text, "codes": len(s.codes), "stopped": s.stopped, "frames": len(s.mel)}
-                for s in self.segments
-            ],
-            "seconds_by_stage": {k: round(v, 3) for k, v in self.seconds_by_stage.items()},
-        }
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes a 16-bit wav, whole or not at all."""
-        wav.save_pcm16(path, self.samples, self.sample_rate)
-
-
-Trace = Callable[..., None]  # trace(stage, name=array, ...): sees every intermediate array
-Progress = Callable[[str, int, int], None]
 
 
 class IndexTTS2:
@@ -177,21 +128,23 @@ class IndexTTS2:
     @functools.cached_property
     def prototypes(self) -> mixing.EmotionPrototypes:
         """The emotion prototypes that weights mix."""
-        return mixing.EmotionPrototypes(
+        prototypes = mixing.EmotionPrototypes(
             self.tables["emotion_styles"],
             self.tables["emotion_vectors"],
             self.settings.emotion_groups,
         )
+        return prototypes.averaged() if self.settings.emotions.averaged else prototypes
 
     @functools.cached_property
-    def text_to_emotion(self) -> TextToEmotion:
+    def text_to_emotion(self) -> EmotionReader:
         """The Qwen3 model that reads an emotion off a sentence.
 
         Raises:
           CheckpointError: if the checkpoint has none.
         """
         model = load_part(self.path, self.settings, "qwen3", dtype=self.dtype)
-        return TextToEmotion(model, self.path / "tokenizer" / "qwen3", self.settings.emotions)
+        folder = self.path / "tokenizer" / "qwen3"
+        return emotion_reader(model, folder, self.settings.emotions)
 
     def tokenizer(self, compat: bool = False) -> Tokenizer:
         """The text tokenizer."""
@@ -353,7 +306,7 @@ class IndexTTS2:
                     f"{weights.size} emotion weights, want {len(self.settings.emotions.names)}"
                 )
             if not (emotion.raw or compat):
-                weights = mixing.normalize_weights(weights)
+                weights = mixing.normalize_weights(weights, self.settings.emotions.max_sum)
             if other is None:
                 weights = mixing.apply_alpha(weights, emotion.alpha)
             if emotion.random:
@@ -428,15 +381,20 @@ class IndexTTS2:
         for request, own in zip(requests, owned, strict=True):
             self._set_targets(request, own, batch_size, clock)
         items = [item for own in owned for item in own]
-        groups = list(_groups(items, 1 if trace else batch_size))
+        groups = list(planning.groups(items, 1 if trace else batch_size))
         clock.total = 4 * len(groups)
         prefixes = [self._decode(group, clock) for group in groups]
         for request, own in zip(requests, owned, strict=True):
-            self._stretch(request, own)
+            planning.stretch(request, own, self.settings)
         for group, prefix in zip(groups, prefixes, strict=True):
             self._voice(group, prefix, noise, clock, trace)
         speeches = [
-            self._join(request.options, [item.segment for item in own], clock)
+            join(
+                [x.segment for x in own],
+                request.options,
+                self.settings.mel.sample_rate,
+                clock.seconds,
+            )
             for request, own in zip(requests, owned, strict=True)
         ]
         if trace:
@@ -444,19 +402,23 @@ class IndexTTS2:
         return speeches
 
     def stream(self, request: Request) -> Iterator[Segment]:
-        """Speaks a request segment by segment, each as soon as it is ready."""
+        """Speaks a request segment by segment, each as soon as it is ready.
+
+        What is done to a speech as a whole (silences, trimmed ends, loudness) is left to the caller
+        (`results.join`).
+        """
         clock = Clock(None)
         items = list(self._items(request, None))
         self._set_targets(request, items, 1, clock)
         prefixes = (self._decode([item], clock) for item in items)
         if request.duration.by == "stretch":  # the shares of segments need all their codes
             prefixes = list(prefixes)
-            self._stretch(request, items)
+            planning.stretch(request, items, self.settings)
         for item, prefix in zip(items, prefixes, strict=True):
             self._voice([item], prefix, None, clock, None)
             yield item.segment
 
-    def _items(self, request: Request, trace: Trace | None) -> Iterator["_Item"]:
+    def _items(self, request: Request, trace: Trace | None) -> Iterator[Item]:
         cfg, tokenizer = self.t2s.cfg, self.tokenizer(request.options.compat)
         latents, emotion = self.conditions(request, trace=trace)
         parts = self.segments(request.text, request.options, request.glossary)
@@ -464,67 +426,21 @@ class IndexTTS2:
             ids = np.asarray(tokenizer.ids(pieces), np.int32)
             text = tokenizer.decode(ids.tolist())
             spoken = ids[(ids != cfg.start_text) & (ids != cfg.stop_text)]
-            yield _Item(request, index, text, spoken, latents, emotion)
+            yield Item(request, index, text, spoken, latents, emotion)
 
     def _set_targets(
-        self, request: Request, items: list["_Item"], batch_size: int, clock: "Clock"
+        self, request: Request, items: list[Item], batch_size: int, clock: Clock
     ) -> None:
-        """Sets the targets of a request whose duration T2S controls."""
-        wish = request.duration
-        if wish.free or wish.by == "stretch":
-            return
-        if wish.speed is None:  # shares in proportion to the text
-            natural = [max(1, len(item.ids)) for item in items]
-        else:
-            natural = self._natural_lengths(items, batch_size, clock)
-        frames = self._wanted_frames(request, len(items))
-        per_code = self.settings.frames_per_code
-        targets = duration.token_targets(wish, natural, frames, per_code)
-        longest, most = max(t.codes or 0 for t in targets), self.t2s.cfg.max_codes - 1
-        if longest > most:
-            raise InputError(f"a segment would have {longest} codes; the model has {most} at most")
-        for item, target in zip(items, targets, strict=True):
-            item.target = target
+        def natural_lengths() -> list[int]:
+            free = [item.by_itself() for item in items]
+            for group in planning.groups(free, batch_size):
+                self._decode(group, clock)
+            return [len(item.codes) for item in free]
 
-    def _stretch(self, request: Request, items: list["_Item"]) -> None:
-        """Sets the numbers of mel frames of a request that is spoken and shall be stretched."""
-        wish = request.duration
-        if wish.free or wish.by == "tokens":
-            return
-        frames = self._wanted_frames(request, len(items))
-        spoken = [len(item.codes) for item in items]
-        targets = duration.stretch_targets(wish, spoken, frames, self.settings.frames_per_code)
-        for item, target in zip(items, targets, strict=True):
-            item.target = target
+        most = self.t2s.cfg.max_codes - 1
+        planning.set_targets(request, items, self.settings, most, natural_lengths)
 
-    def _wanted_frames(self, request: Request, num_segments: int) -> int | None:
-        """Mel frames of all segments together if the request says seconds."""
-        if request.duration.seconds is None:
-            return None
-        cfg = self.settings.mel
-        silence = (num_segments - 1) * request.options.silence(cfg.sample_rate)
-        return duration.total_frames(
-            request.duration.seconds, silence, cfg.sample_rate, cfg.hop_length
-        )
-
-    def _natural_lengths(self, items: list["_Item"], batch_size: int, clock: "Clock") -> list[int]:
-        """How many codes the items have when nobody says how many: greedy, free."""
-        free = [
-            dataclasses.replace(
-                item,
-                request=dataclasses.replace(
-                    item.request,
-                    duration=Duration(),
-                    options=dataclasses.replace(item.request.options, greedy=True),
-                ),
-            )
-            for item in items
-        ]
-        for group in _groups(free, batch_size):
-            self._decode(group, clock)
-        return [len(item.codes) for item in free]
-
-    def _decode(self, group: list["_Item"], clock: "Clock") -> gpt.Prefix:
+    def _decode(self, group: list[Item], clock: Clock) -> gpt.Prefix:
         """Decodes the semantic codes of a group of items; returns their prefix."""
         options = group[0].request.options
         rules = options.rules(self.settings.decoding)
@@ -545,8 +461,11 @@ class IndexTTS2:
                     length_penalty=options.length_penalty,
                 )  # fmt: skip
             codes, lengths, stopped = map(np.asarray, (out.codes, out.lengths, out.stopped))
+            latents = None if out.latents is None else np.asarray(out.latents)
+        out = dataclasses.replace(out, latents=None)  # they have room for the longest speech
         for row, item in enumerate(group):
             item.codes, item.stopped = codes[row, : lengths[row]], bool(stopped[row])
+            item.gpt_latents = None if latents is None else latents[row, : lengths[row]].copy()
             item.generated = out
             if not len(item.codes):
                 raise InputError(
@@ -561,7 +480,7 @@ class IndexTTS2:
                 )
         return prefix
 
-    def _prefix(self, rows: list["_Item"], rules: generate.DecodingRules) -> gpt.Prefix:
+    def _prefix(self, rows: list[Item], rules: generate.DecodingRules) -> gpt.Prefix:
         cfg = self.t2s.cfg
         lengths = np.array([len(item.ids) for item in rows], np.int32)
         L = min(bucket(int(lengths.max()), 32), cfg.max_text_tokens)
@@ -579,24 +498,30 @@ class IndexTTS2:
 
     def _voice(
         self,
-        group: list["_Item"],
+        group: list[Item],
         prefix: gpt.Prefix,
         noise: np.ndarray | None,
-        clock: "Clock",
+        clock: Clock,
         trace: Trace | None,
     ) -> None:
         """Turns the codes of a group of items into mels and waves."""
         rows = group + group[:1] * (prefix.mask.shape[0] - len(group))
         with clock("latents"):
             codes = stacked([item.codes for item in rows])[0]
+            known = [item.gpt_latents for item in rows if item.gpt_latents is not None]
             semantic, latents = programs.semantic(
-                self.t2s, self.semantic_codec, self.s2m, prefix, codes
-            )
+                self.t2s, self.semantic_codec, self.s2m, prefix, codes,
+                stacked(known)[0] if known else None,
+            )  # fmt: skip
             jax.block_until_ready(semantic)
         with clock("mel"):
-            mels = self._mels(rows, semantic, noise, trace)[: len(group)]
+            whole = self._mels(rows, semantic, noise, trace)[: len(group)]
         with clock("wave"):
             hop, rate = self.settings.mel.hop_length, self.settings.mel.sample_rate
+            mels = [
+                finish.trim_tail(mel, rate / hop) if item.request.trims_tails else mel
+                for item, mel in zip(group, whole, strict=True)
+            ]
             waves = np.asarray(programs.vocode(self.vocoder, *stacked(mels, len(rows))))
         for row, item in enumerate(group):
             samples = waves[row, : len(mels[row]) * hop]
@@ -610,12 +535,13 @@ class IndexTTS2:
                     embedded=self.semantic_codec.embed(jnp.asarray(item.codes)),
                 )  # fmt: skip
             if item.request.options.fades:
-                samples = fade_out(samples, round(FADE_SECONDS * rate))
-            item.segment = Segment(item.text, item.codes, item.stopped, mels[row], samples)
+                samples = finish.fade_out(samples, rate)
+            trimmed = len(whole[row]) - len(mels[row])
+            item.segment = Segment(item.text, item.codes, item.stopped, mels[row], trimmed, samples)
 
     def _mels(
         self,
-        rows: list["_Item"],
+        rows: list[Item],
         semantic: jax.Array,
         noise: np.ndarray | None,
         trace: Trace | None,
@@ -624,13 +550,7 @@ class IndexTTS2:
         speakers = [item.request.speaker for item in rows]
         per_code = self.settings.frames_per_code
         spoken = np.array([len(item.codes) for item in rows], np.int32)
-        frames = np.array(
-            [
-                item.target.frames or duration.natural_frames(len(item.codes), per_code)
-                for item in rows
-            ],
-            np.int32,
-        )
+        frames = np.array([item.frames(per_code) for item in rows], np.int32)
         prompt_mels, prompts = stacked([s.mel for s in speakers])
         total = prompts + frames
         size = bucket(int(total.max()))
@@ -672,52 +592,6 @@ class IndexTTS2:
         mels = np.asarray(mels)
         return [mels[row, prompts[row] : total[row]] for row in range(len(rows))]
 
-    def _join(self, options: Options, segments: list[Segment], clock: "Clock") -> Speech:
-        rate = self.settings.mel.sample_rate
-        pause = np.zeros(options.silence(rate), np.float32)
-        pieces = [x for segment in segments for x in (pause, segment.samples)][1:]
-        return Speech(np.concatenate(pieces), rate, tuple(segments), clock.seconds)
-
-
-@dataclasses.dataclass
-class _Item:
-    """One segment of a request on its way through the networks."""
-
-    request: Request
-    index: int
-    text: str
-    ids: np.ndarray  # [L] int32
-    latents: jax.Array  # [32, D]
-    emotion: jax.Array  # [D]
-    target: Target = Target()
-    codes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
-    stopped: bool = False
-    generated: generate.Generated | None = None
-    segment: Segment = dataclasses.field(init=False)
-
-    def key(self, use: int) -> jax.Array:
-        """The PRNG key of this segment: use 0 decoding, 1 noise."""
-        return jax.random.fold_in(jax.random.key(self.request.options.seed), 2 * self.index + use)
-
-    def exact_codes(self) -> int:
-        """The number of codes that decoding must give; 0 if the model decides."""
-        return (self.target.codes or 0) if self.request.duration.mode == "exact" else 0
-
-    def most_codes(self, limit: int) -> int:
-        """The number of codes that decoding may write, stop included."""
-        exact = self.exact_codes()
-        return exact + 1 if exact else min(self.request.options.max_codes, limit)
-
-
-def _groups(items: list[_Item], size: int) -> Iterator[list[_Item]]:
-    """Groups of at most `size` items that can share programs."""
-    by_options: dict[Any, list[_Item]] = {}
-    for item in items:
-        by_options.setdefault(item.request.options.program_key(), []).append(item)
-    for members in by_options.values():
-        for start in range(0, len(members), size):
-            yield members[start : start + size]
-
 
 def _columns(noise: np.ndarray, index: int, length: int, size: int) -> np.ndarray:
     """The noise [size, 80] of segment `index` from a bank [1, 80, N]."""
@@ -725,32 +599,6 @@ def _columns(noise: np.ndarray, index: int, length: int, size: int) -> np.ndarra
     if len(left) < length:
         raise InputError(f"the noise bank has {len(left)} columns left, want {length}")
     return pad(left[:length], size)
-
-
-class Clock:
-    """Adds up wall seconds by stage, and tells `progress` when one begins."""
-
-    def __init__(self, progress: Progress | None):
-        self.seconds: dict[str, float] = {}
-        self.done = self.total = 0
-        self._progress = progress
-
-    @contextlib.contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Times a block."""
-        if self._progress:
-            self._progress(stage, self.done, self.total)
-        start = time.perf_counter()
-        yield
-        self.done += 1
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-
-def fade_out(samples: np.ndarray, length: int) -> np.ndarray:
-    """Lets the last `length` samples fall to zero along half a cosine, against clicks."""
-    length = min(length, len(samples))
-    curve = 0.5 + 0.5 * np.cos(np.pi * (np.arange(length) + 1) / length)
-    return np.concatenate([samples[:-length], samples[-length:] * curve.astype(np.float32)])
 
 
 def _recording(voice: Any, sample_rate: int) -> np.ndarray:

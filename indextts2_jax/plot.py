@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from indextts2_jax.pipeline import Speech
+from indextts2_jax.results import Speech
 
 
 def plot_speech(speech: Speech, path: str | os.PathLike) -> None:
@@ -15,10 +15,8 @@ def plot_speech(speech: Speech, path: str | os.PathLike) -> None:
     figure = Figure(figsize=(10, 5), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     hop = len(speech.segments[0].samples) // len(speech.segments[0].mel) / speech.sample_rate
-    sounding = sum(len(s.samples) for s in speech.segments) / speech.sample_rate
-    pause = (speech.duration_s - sounding) / max(1, len(speech.segments) - 1)
-    start = 0.0
-    for segment in speech.segments:
+    for segment, first in zip(speech.segments, speech.starts, strict=True):
+        start = first / speech.sample_rate
         end = start + len(segment.mel) * hop
         top.imshow(
             segment.mel.T,
@@ -29,7 +27,6 @@ def plot_speech(speech: Speech, path: str | os.PathLike) -> None:
             vmax=2.0,
         )
         top.text(start, segment.mel.shape[1] + 1, segment.text[:40], fontsize=8)
-        start = end + pause
     seconds = np.arange(len(speech.samples)) / speech.sample_rate
     bottom.plot(seconds, speech.samples, linewidth=0.4)
     top.set(ylabel="mel bin", xlim=(0, speech.duration_s))

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from indextts2_jax.nn.masking import length_mask
 from indextts2_jax.s2m import flow_matching
@@ -129,13 +130,38 @@ def embed_prefix(
     return t2s.prefix(latents, emotion, durations, ids, lengths)
 
 
-@jax.jit
 def semantic(
-    t2s: gpt.T2S, codec: Any, s2m: Any, prefix: gpt.Prefix, codes: jax.Array
+    t2s: gpt.T2S,
+    codec: Any,
+    s2m: Any,
+    prefix: gpt.Prefix,
+    codes: ArrayLike,
+    latents: ArrayLike | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """What S2M reads, [B, T, C], for codes [B, T]; and the GPT latents [B, T, D]."""
-    latents = gpt.gpt_latents(t2s, prefix, codes)
-    return codec.embed(codes) + s2m.latent_projection(latents), latents
+    """What S2M reads.
+
+    Args:
+      t2s: the stage that gave the codes.
+      codec: the semantic codec.
+      s2m: the stage that reads.
+      prefix: of the codes.
+      codes: [B, T] int32, padded.
+      latents: [B, T, D] GPT latents from decoding; if there are none, a pass over the codes
+        computes them.
+
+    Returns:
+      Semantic frames [B, T, C], and the GPT latents.
+    """
+    known = _gpt_latents(t2s, prefix, codes) if latents is None else jnp.asarray(latents)
+    return _semantic(codec, s2m, codes, known), known
+
+
+_gpt_latents = jax.jit(gpt.gpt_latents)
+
+
+@jax.jit
+def _semantic(codec: Any, s2m: Any, codes: jax.Array, latents: jax.Array) -> jax.Array:
+    return codec.embed(codes) + s2m.latent_projection(latents)
 
 
 @functools.partial(jax.jit, static_argnames="num_frames")

@@ -9,13 +9,16 @@ import pytest
 import soundfile
 
 from indextts2_jax import programs
+from indextts2_jax.audio import finish
 from indextts2_jax.cli import main
 from indextts2_jax.dump import Dump
 from indextts2_jax.duration import Duration
 from indextts2_jax.errors import InputError
 from indextts2_jax.options import Emotion, Options, Request
-from indextts2_jax.pipeline import IndexTTS2, fade_out
+from indextts2_jax.pipeline import IndexTTS2
+from indextts2_jax.results import join
 from indextts2_jax.speaker import Speaker
+from indextts2_jax.t2s.generate import generate
 from tests.common import SHARED, needs_shared, relative_error
 
 SHORT = Options(max_codes=20, steps=3, num_beams=1)
@@ -225,6 +228,52 @@ def test_silence_stands_between_segments(tts, speaker):
     assert not speech.samples[first : first + 2205].any()
 
 
+def test_silence_is_added_around_the_speech_and_counts_as_seconds(tts, speaker):
+    def speak(**settings):
+        wish = Duration(seconds=settings.pop("seconds", None))
+        options = dataclasses.replace(SHORT, **settings)
+        return tts.synthesize("Hello there.", speaker, options=options, duration=wish)
+
+    plain = speak()
+    around = speak(leading_silence_ms=100, trailing_silence_ms=50)
+    assert around.starts == (2205,)
+    np.testing.assert_array_equal(around.samples, np.pad(plain.samples, (2205, 1102)))
+    exact = speak(leading_silence_ms=100, trailing_silence_ms=50, seconds=0.5)
+    assert abs(exact.duration_s - 0.5) <= 256 / 22050
+    assert not exact.samples[:2205].any() and not exact.samples[-1102:].any()
+
+
+def test_trimmed_speech_begins_and_ends_where_it_sounds(tts, speaker):
+    options = dataclasses.replace(SHORT, trim_silence=True, leading_silence_ms=100, loudness=-30)
+    segment = tts.synthesize("Hello there.", speaker, options=options).segments[0]
+    quiet = np.concatenate([np.zeros(22050, np.float32), segment.samples])
+    speech = join([dataclasses.replace(segment, samples=quiet)], options, 22050, {})
+    assert 0.03 < 1 + speech.starts[0] / 22050 - 0.1 < 0.08  # of the silence before the sound
+    assert speech.report()["segments"][0]["start_s"] == 0
+    assert not speech.samples[:2205].any() and abs(speech.samples[-1]) < 1e-6
+    assert speech.report()["loudness"] == -30
+    with pytest.raises(InputError, match="exact seconds cannot have its silence trimmed"):
+        Request("Hello.", speaker, options=options, duration=Duration(seconds=2))
+
+
+def test_tails_are_trimmed_where_the_duration_is_free(tts, speaker, monkeypatch):
+    monkeypatch.setattr(finish, "trim_tail", lambda mel, frame_rate: mel[:-5])
+
+    def trimmed(wish=Duration(), **settings):
+        options = dataclasses.replace(SHORT, **settings)
+        speech = tts.synthesize("Hello there.", speaker, options=options, duration=wish)
+        segment = speech.segments[0]
+        assert len(speech.samples) == 256 * len(segment.mel)
+        assert segment.trimmed == speech.report()["segments"][0]["trimmed_frames"]
+        return segment.trimmed
+
+    assert trimmed() == 5
+    assert trimmed(trim_tail=False) == trimmed(compat=True) == 0
+    for wish in (Duration(tokens=15), Duration(seconds=0.4), Duration(speed=1.1)):
+        assert trimmed(wish) == 0
+    assert trimmed(Duration(speed=1.1, by="stretch")) == 0
+
+
 def test_the_end_of_a_segment_fades(tts, speaker):
     plain, faded = (
         tts.synthesize(
@@ -233,9 +282,8 @@ def test_the_end_of_a_segment_fades(tts, speaker):
         for fade in (False, True)
     )
     np.testing.assert_array_equal(plain[:-441], faded[:-441])
-    np.testing.assert_array_equal(fade_out(plain, 441), faded)
+    np.testing.assert_array_equal(finish.fade_out(plain, 22050), faded)
     assert abs(faded[-1]) < 1e-6
-    np.testing.assert_allclose(fade_out(np.ones(4, np.float32), 8)[-1], 0, atol=1e-7)
 
 
 def _emotion(tts, speaker, emotion, **options):
@@ -273,9 +321,31 @@ def test_a_noise_bank_replaces_the_seed(tts, speaker):
 
 
 @pytest.mark.slow
-def test_bfloat16_speaks(converted, speaker):
+def test_latents_of_decoding_spare_the_second_pass_and_change_nothing(tts, speaker, monkeypatch):
+    options = dataclasses.replace(SHORT, positions="plain", greedy=True)
+
+    def arrays():
+        dump = Dump()
+        tts.synthesize("Hello there.", speaker, options=options, trace=dump)
+        return dump.arrays
+
+    second_pass = programs._gpt_latents
+    monkeypatch.setattr(programs, "_gpt_latents", None)
+    spared = arrays()
+    monkeypatch.setattr(programs, "_gpt_latents", second_pass)
+    monkeypatch.setattr(
+        "indextts2_jax.pipeline.generate.generate",
+        lambda *args, **settings: dataclasses.replace(generate(*args, **settings), latents=None),
+    )
+    for name, x in arrays().items():
+        assert relative_error(spared[name], x) < 1e-4, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("positions", ["plain", "released"])
+def test_bfloat16_speaks(converted, speaker, positions):
     speech = IndexTTS2(converted, dtype=jax.numpy.bfloat16).synthesize(
-        "Hello.", speaker, options=SHORT
+        "Hello.", speaker, options=dataclasses.replace(SHORT, positions=positions)
     )
     assert np.isfinite(speech.samples).all() and speech.samples.any()
 
@@ -352,6 +422,10 @@ def test_unusable_recordings_are_refused(refused, tmp_path, content, message, fl
         (["--max-codes", "0"], "max_codes is 0"),
         (["--steps", "0"], "steps is 0"),
         (["--seed", "-1"], "seed is -1"),
+        (["--leading-silence", "-5"], "leading_silence_ms is -5"),
+        (["--trailing-silence", "nan"], "trailing_silence_ms is nan"),
+        (["--loudness", "3"], "loudness is 3.0; it must be in -60 .. 0"),
+        (["--seconds", "2", "--trim-silence"], "exact seconds cannot have its silence trimmed"),
         (["--checkpoint", "nowhere"], "no checkpoint directory at nowhere"),
         (["--speaker", "nowhere.npz"], "nowhere.npz is no speaker file"),
         (["--noise", "nowhere.npz"], "nowhere.npz is no noise bank"),

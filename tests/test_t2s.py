@@ -196,6 +196,7 @@ def test_cached_decoding_equals_one_pass_over_its_own_codes(tiny, positions):
     prefix = _tiny_prefix(tiny, [7], 7)
     out = _greedy(tiny, prefix, 12, positions)
     codes, P = out.codes[:, :12], prefix.mask.shape[1]
+    assert (out.latents is None) == (positions == "released")
     if positions == "plain":
         hidden = jax.jit(lambda m, p, c: m.teacher_forced(p, c))(tiny, prefix, codes)
         hidden = hidden[:, P : P + 12]
@@ -206,6 +207,17 @@ def test_cached_decoding_equals_one_pass_over_its_own_codes(tiny, positions):
         causal = jnp.tril(jnp.ones((x.shape[1],) * 2, bool))
         hidden = jax.jit(lambda m, x, k: m.trunk(x, k)[0])(tiny, x, causal[None])[:, P : P + 12]
     np.testing.assert_allclose(out.trace.logits[:, :12], tiny.code_logits(hidden), atol=2e-5)
+
+
+def test_decoding_gives_the_latents_of_a_second_pass_where_positions_agree(tiny, monkeypatch):
+    prefix, keys = _tiny_prefix(tiny, [5, 9, 3], 9), jax.random.split(jax.random.key(0), 3)
+    limits = gen.Limits(jnp.asarray([8, 30, 50]), jnp.asarray([7, 0, 49]))
+    monkeypatch.setattr(gen, "CACHE_SIZES", (32, 80))
+    sampling, rules = gen.Sampling.make(3), gen.DecodingRules()
+    out = gen.generate(tiny, prefix, sampling, keys, limits, rules=rules)
+    want = jax.jit(gpt.gpt_latents)(tiny, prefix, out.codes)
+    for row, length in enumerate(out.lengths):
+        assert relative_error(out.latents[row, :length], want[row, :length]) < 1e-5
 
 
 def _sample(model, prefix, seed, rows=None, **settings):

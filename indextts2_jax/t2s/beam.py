@@ -1,13 +1,13 @@
 """Beam search and beam sampling of semantic codes: one jitted loop per cache size.
 
-Data flow, per step:  logits -> log-probabilities -> processors -> + scores of the beams
+Data flow, per step:  hidden -> log-probabilities -> processors -> + scores of the beams
                       -> 2K candidates -> hypotheses (those that stop), K beams -> cache
 
 The beams of an item share one cache: the prefix once, then K positions a step, one of each beam. A
 beam is a set of positions that it may read. So re-ordering beams moves no key and no value, and
 nothing of the prefix is held or read twice.
 
-Dims: B batch, K beams, C candidates, S cache positions, V codes, M code capacity.
+Dims: B batch, K beams, C candidates, S cache positions, V codes, M code capacity, D width.
 
 Source: spec of the released decoding (the rules of Hugging Face's `BeamSearchScorer`).
 """
@@ -50,7 +50,7 @@ class BeamState:
     cache: KVCache
     used: jax.Array  # [] int32, cache positions written so far
     readable: jax.Array  # [B, K, S] bool, the cache positions of a beam
-    logits: jax.Array  # [B, K, V] float32, of the next code
+    hidden: jax.Array  # [B, K, D], predicts the next code
     codes: jax.Array  # [B, K, M] int32
     seen: jax.Array  # [B, K, V] bool, for the repetition penalty
     scores: jax.Array  # [B, K] float32, sums of processed log-probabilities, best first
@@ -73,7 +73,7 @@ class BeamState:
             cache=first.cache,
             used=jnp.asarray(P + 1, jnp.int32),
             readable=for_each_beam(readable),
-            logits=for_each_beam(first.logits),
+            hidden=for_each_beam(first.hidden),
             codes=for_each_beam(first.codes),
             seen=for_each_beam(first.seen),
             scores=jnp.full_like(none, NO_BEAM).at[:, 0].set(0),
@@ -139,7 +139,7 @@ def decode_beams(
       The state; `stopped` marks the items that are done.
     """
     stop_code = model.cfg.stop_code
-    (_, K, V), S = state.logits.shape, state.readable.shape[-1]
+    (_, K, V), S = state.seen.shape, state.readable.shape[-1]
     all_greedy = jnp.all(sampling.greedy)
 
     def unfinished(s: BeamState) -> jax.Array:
@@ -154,7 +154,7 @@ def decode_beams(
             )
             return jnp.where(sampling.greedy[:, None], scores, warped)
 
-        log_p = jax.nn.log_softmax(s.logits)
+        log_p = jax.nn.log_softmax(model.code_logits(s.hidden))
         processed = jax.vmap(process, in_axes=1, out_axes=1)(log_p, s.seen)
         ranked, beam, code = rank_candidates(
             s.scores[..., None] + processed,
@@ -186,7 +186,7 @@ def decode_beams(
             cache=cache,
             used=s.used + K,
             readable=readable,
-            logits=model.code_logits(hidden),
+            hidden=hidden,
             codes=codes,
             seen=_take(s.seen, beam) | (jnp.arange(V) == code[..., None]),
             scores=scores,
@@ -225,7 +225,8 @@ def beam_generate(
       length_penalty: hypotheses compare by score / length**length_penalty, the stop code counted.
 
     Returns:
-      Codes [B, capacity] of the best hypothesis of each item, with their lengths; no trace.
+      Codes [B, capacity] of the best hypothesis of each item, with their lengths; neither latents
+      nor trace.
 
     Raises:
       ValueError: if a limit is not in the position table.
@@ -242,7 +243,7 @@ def beam_generate(
     )
     codes = state.hypotheses.codes[:, 0]
     lengths = jnp.sum(codes != stop_code, axis=1)
-    return gen.Generated(codes, lengths, lengths < limits.most, trace=None)
+    return gen.Generated(codes, lengths, lengths < limits.most, latents=None, trace=None)
 
 
 _make_beams = jax.jit(BeamState.make, static_argnums=2)

@@ -1,6 +1,7 @@
 """Autoregressive decoding of semantic codes: prefill, then one jitted loop per cache size.
 
-Data flow:  prefix -> prefill -> while not all stopped: logits -> processors -> code -> cache
+Data flow:  prefix -> prefill -> hidden state
+            -> while not all stopped: logits -> processors -> code -> cache, hidden state
 
 The key-value cache is static in size. Decoding starts in a small one and moves to the next size of
 `CACHE_SIZES` when it is full, so that short speech never pays for long attention, and a process
@@ -130,8 +131,9 @@ class DecodeState:
     """What the loop carries."""
 
     cache: KVCache
-    logits: jax.Array  # [B, V] float32, of the next code
+    hidden: jax.Array  # [B, D], predicts the next code
     codes: jax.Array  # [B, M] int32, stop after the end
+    latents: jax.Array  # [B, M, D], what predicted each code
     step: jax.Array  # [] int32, codes written so far
     stopped: jax.Array  # [B] bool
     seen: jax.Array  # [B, V] bool, for the repetition penalty
@@ -158,6 +160,7 @@ class Generated:
     codes: jax.Array  # [B, M] int32; the stop code from `lengths` on
     lengths: jax.Array  # [B] int32, codes before the stop
     stopped: jax.Array  # [B] bool, False where the limit cut the item off
+    latents: jax.Array | None  # [B, M, D], GPT latents of the codes; None where they are others
     trace: Trace | None  # None from beams: no one sequence of logits leads to the codes
 
 
@@ -233,8 +236,9 @@ def prefill(
         seen = seen.at[:, jnp.asarray(rules.penalized)].set(True)
     return DecodeState(
         cache=cache,
-        logits=model.code_logits(hidden[:, -1]),
+        hidden=hidden[:, -1],
         codes=jnp.full((B, capacity), cfg.stop_code, jnp.int32),
+        latents=jnp.zeros((B, capacity, cfg.width), hidden.dtype),
         step=jnp.zeros((), jnp.int32),
         stopped=jnp.zeros(B, bool),
         seen=seen,
@@ -279,13 +283,14 @@ def decode(
         return (P + 1 + s.step < size) & ~jnp.all(s.stopped)
 
     def body(s: DecodeState) -> DecodeState:
-        penalized = penalize(s.logits, s.seen, sampling.repetition_penalty)
+        logits = model.code_logits(s.hidden)
+        penalized = penalize(logits, s.seen, sampling.repetition_penalty)
         scores = limits.enforce(rules.forbid(penalized), s.step, cfg.stop_code)
         code = pick(scores, sampling, jax.vmap(jax.random.fold_in, (0, None))(keys, s.step))
         code = jnp.where(s.stopped, cfg.stop_code, code)
         best = jax.lax.top_k(penalized, 2)[0]
         step = jnp.minimum(s.step, TRACED_STEPS - 1)
-        logits = jnp.where(s.step < TRACED_STEPS, s.logits, s.trace.logits[:, step])
+        logits = jnp.where(s.step < TRACED_STEPS, logits, s.trace.logits[:, step])
         trace = Trace(
             s.trace.logits.at[:, step].set(logits),
             s.trace.margins.at[:, s.step].set(best[:, 0] - best[:, 1]),
@@ -296,8 +301,9 @@ def decode(
         hidden, cache = model.trunk(x, mask[:, None], s.cache, place)
         return DecodeState(
             cache=cache,
-            logits=model.code_logits(hidden[:, 0]),
+            hidden=hidden[:, 0],
             codes=s.codes.at[:, s.step].set(code),
+            latents=s.latents.at[:, s.step].set(s.hidden),
             step=s.step + 1,
             stopped=s.stopped | (code == cfg.stop_code) | (s.step + 1 >= limits.most),
             seen=s.seen.at[items, code].set(True),
@@ -327,7 +333,8 @@ def generate(
       rules: how the checkpoint counts.
 
     Returns:
-      Codes [B, capacity] with their lengths.
+      Codes [B, capacity] with their lengths. Latents, too, if the rules number positions as
+      `gpt_latents` does, so that a pass over the codes would give the same.
 
     Raises:
       ValueError: if a limit is not in the position table.
@@ -338,7 +345,8 @@ def generate(
         state, sizes, lambda s: decode(model, s, prefix.mask, sampling, keys, limits, rules=rules)
     )
     lengths = jnp.sum(state.codes != model.cfg.stop_code, axis=1)
-    return Generated(state.codes, lengths, lengths < limits.most, state.trace)
+    latents = state.latents if rules.positions == "plain" else None
+    return Generated(state.codes, lengths, lengths < limits.most, latents, state.trace)
 
 
 def cache_sizes(model: T2S, prefix: Prefix, limits: Limits) -> list[int]:
