@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_synthesize(commands)
     _add_batch(commands)
+    _add_check_duration(commands)
     _add_convert(commands)
     args = parser.parse_args(argv)
     try:
@@ -80,6 +81,41 @@ def _warnings_on_stderr() -> Iterator[None]:
         warnings.showwarning = show
         logger.propagate = True
         logger.removeHandler(handler)
+
+
+def _add_check_duration(commands: Any) -> None:
+    parser = commands.add_parser(
+        "check-duration",
+        help="measure whether a checkpoint keeps to a number of codes by itself",
+        description="Tell the model numbers of codes, force nothing, and count what it says: the "
+        "token number error rate of the paper's Table 3, for every known reading of the duration "
+        "slots. Use the best one with --duration-slots.",
+    )
+    parser.add_argument("--voice", type=pathlib.Path, help="recording (default: a sample)")
+    parser.add_argument("--text-file", type=pathlib.Path, help="one text a line (default: four)")
+    parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    _add_options(parser)
+    parser.set_defaults(run=_run_check_duration)
+
+
+def _run_check_duration(args: argparse.Namespace) -> None:
+    from indextts2_jax.duration_check import TEXTS, check_duration
+
+    options = _options(args)
+    texts = TEXTS
+    if args.text_file:
+        texts = [line for line in _read_file(args.text_file).splitlines() if line.strip()]
+        if not texts:
+            raise InputError(f"{args.text_file} is empty")
+    tts = _open_checkpoint(args)
+    found = check_duration(tts, tts.speaker(args.voice or SAMPLE_VOICE), texts, options=options)
+    if args.json:
+        print(json.dumps(found))
+        return
+    print(f"codes by itself: {' '.join(map(str, found['free']))}")
+    for name, factors in found["readings"].items():
+        errors = "  ".join(f"x{factor} {row['error']:.2f} %" for factor, row in factors.items())
+        print(f"{name}: token number error {errors}")
 
 
 def _add_convert(commands: Any) -> None:
@@ -300,6 +336,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="rows of the position table (default: the checkpoint's)",
     )
 
+    group.add_argument(
+        "--duration-slots",
+        choices=("paper", "first", "halves"),
+        help="how the model is told a number of codes (default: the checkpoint's)",
+    )
+
     group = parser.add_argument_group("mel and wave")
     group.add_argument("--steps", type=int, default=25, help="of flow matching")
     group.add_argument("--guidance", type=float, default=0.7, help="of flow matching; 0 = off")
@@ -419,6 +461,7 @@ def _options(args: argparse.Namespace) -> Any:
         trim_tail=not args.no_trim_tail,
         fade=not args.no_fade,
         loudness=args.loudness,
+        duration_slots=args.duration_slots,
         compat=args.compat,
     )
 
@@ -457,16 +500,17 @@ def _weights(tts: Any, spec: str | None, sentence: str | None, text: str) -> Any
 def _read_text(args: argparse.Namespace) -> str:
     if (args.text is None) == (args.text_file is None):
         raise InputError("give one of --text and --text-file")
-    if args.text is not None:
-        text = args.text
-    else:
-        try:
-            text = args.text_file.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read {args.text_file}: {error}") from None
+    text = args.text if args.text is not None else _read_file(args.text_file)
     if not text.strip():
         raise InputError("the text is empty")
     return text
+
+
+def _read_file(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
 
 
 def _read_noise(path: pathlib.Path) -> Any:

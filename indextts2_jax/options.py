@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from indextts2_jax.duration import Duration
+from indextts2_jax.duration import SLOT_READINGS, Duration
 from indextts2_jax.errors import InputError
 from indextts2_jax.speaker import Speaker
 from indextts2_jax.t2s.generate import DecodingRules, Sampling
@@ -65,6 +65,7 @@ class Options:
       max_codes: most codes of a segment (one is 20 ms).
       seed: of all randomness.
       positions: "plain" or "released"; None = what the checkpoint says.
+      duration_slots: name of one of `duration.SLOT_READINGS`; None = what the checkpoint says.
       max_text_tokens: longest segment.
       interval_silence_ms: silence between segments.
       leading_silence_ms: silence added in front of the speech.
@@ -91,6 +92,7 @@ class Options:
     max_codes: int = 1500
     seed: int = 0
     positions: str | None = None
+    duration_slots: str | None = None
     max_text_tokens: int = 120
     interval_silence_ms: float = 200.0
     leading_silence_ms: float = 0.0
@@ -130,6 +132,11 @@ class Options:
         if self.positions not in (None, "plain", "released"):
             raise InputError(f"positions is {self.positions!r}; want plain or released")
 
+        if self.duration_slots not in (None, *SLOT_READINGS):
+            raise InputError(
+                f"duration_slots is {self.duration_slots!r}; want one of {', '.join(SLOT_READINGS)}"
+            )
+
     @property
     def fades(self) -> bool:
         """Whether segments end with a fade."""
@@ -145,6 +152,22 @@ class Options:
         if self.positions is None:
             return checkpoint
         return dataclasses.replace(checkpoint, positions=self.positions)
+
+    def slots(self, checkpoint: tuple[str, ...]) -> tuple[str, ...]:
+        """What the duration slots hold for a wanted number of codes, given the checkpoint's own.
+
+        Raises:
+          InputError: if the checkpoint has another number of slots.
+        """
+        if self.duration_slots is None:
+            return checkpoint
+        slots = SLOT_READINGS[self.duration_slots]
+        if len(slots) != len(checkpoint):
+            raise InputError(
+                f"duration slots {self.duration_slots!r} are {len(slots)}, the checkpoint has "
+                f"{len(checkpoint)}"
+            )
+        return slots
 
     def beams(self, checkpoint: int) -> int:
         """The number of beams, given the checkpoint's own."""
@@ -167,7 +190,8 @@ class Options:
     def program_key(self) -> tuple[Any, ...]:
         """Requests whose keys are equal can go through the networks in one batch."""
         beams = (1 if self.greedy else 0) if self.num_beams is None else self.num_beams
-        return self.positions, self.steps, self.guidance, beams, self.length_penalty
+        slots = self.duration_slots
+        return self.positions, slots, self.steps, self.guidance, beams, self.length_penalty
 
 
 def check_together(options: Options, duration: Duration) -> None:

@@ -8,6 +8,9 @@
                              BigVGAN: mel without its tail of hiss -> wave, faded
     waves      -> join()     with silence between them -> speech
 
+`networks` has the checkpoint's networks, `programs` their compiled forms, `planning` what lies between
+a request and them, `results` what comes out.
+
 Every network sees padded buckets of few sizes, so that a process compiles few programs; padding
 changes nothing (each network masks it). All randomness comes from one seed: segment i decodes with
 fold_in(key, 2 i) and draws its flow-matching noise with fold_in(key, 2 i + 1).
@@ -19,7 +22,6 @@ import dataclasses
 import functools
 import logging
 import os
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,11 +33,9 @@ from indextts2_jax import planning, programs
 from indextts2_jax.audio import fbank, finish, mel, wav
 from indextts2_jax.duration import Duration
 from indextts2_jax.emotion import mixing
-from indextts2_jax.emotion.text_to_emotion import EmotionReader, emotion_reader
 from indextts2_jax.errors import InputError
-from indextts2_jax.nn.conv import fold_weight_norm
+from indextts2_jax.networks import Networks
 from indextts2_jax.options import Emotion, Options, Request
-from indextts2_jax.parts import Settings, load_part, load_tables
 from indextts2_jax.planning import Item
 from indextts2_jax.programs import bucket, pad, padded, stacked
 from indextts2_jax.prompt.w2v_bert import normalize
@@ -47,7 +47,6 @@ from indextts2_jax.t2s.beam import beam_generate
 from indextts2_jax.text.glossary import load_glossary
 from indextts2_jax.text.normalize import Normalizer
 from indextts2_jax.text.split import split_segments
-from indextts2_jax.text.tokenize import Tokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -58,23 +57,8 @@ RANDOM_EMOTION = 2**31  # what the key of random emotion prototypes is folded wi
 MAX_FRAMES = 2**14  # of prompt and segment, far over what the codes allow
 
 
-class IndexTTS2:
+class IndexTTS2(Networks):
     """A loaded checkpoint. Thread-safe: holds no state of a request."""
-
-    def __init__(self, path: str | os.PathLike, *, dtype: Any = np.float32):
-        """Opens the checkpoint directory `path`; networks are read when they are first needed.
-
-        Args:
-          path: from `indextts2 convert` or from training.
-          dtype: float32, or bfloat16 for T2S and S2M (fast on GPU and TPU, slow on CPU).
-
-        Raises:
-          CheckpointError: if the directory is no checkpoint.
-        """
-        self.path = pathlib.Path(path)
-        self.settings = Settings.load(self.path)
-        self.dtype = dtype
-        programs.enable_compilation_cache()
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, dtype: Any = np.float32) -> "IndexTTS2":
@@ -83,72 +67,6 @@ class IndexTTS2:
         for name in ("w2v_bert", "semantic_codec", "campplus", "t2s", "s2m", "vocoder"):
             getattr(tts, name)
         return tts
-
-    # The networks.
-
-    @functools.cached_property
-    def w2v_bert(self) -> Any:
-        """The w2v-BERT encoder, as many layers of it as are used."""
-        config = self.settings.configs["w2v_bert"]
-        config = dataclasses.replace(config, num_layers=self.settings.feature_layer)
-        configs = {**self.settings.configs, "w2v_bert": config}
-        return load_part(self.path, dataclasses.replace(self.settings, configs=configs), "w2v_bert")
-
-    @functools.cached_property
-    def semantic_codec(self) -> Any:
-        """The semantic codec."""
-        return load_part(self.path, self.settings, "semantic_codec")
-
-    @functools.cached_property
-    def campplus(self) -> Any:
-        """The speaker encoder."""
-        return load_part(self.path, self.settings, "campplus")
-
-    @functools.cached_property
-    def t2s(self) -> gpt.T2S:
-        """The text-to-semantic stage."""
-        return load_part(self.path, self.settings, "t2s", dtype=self.dtype)
-
-    @functools.cached_property
-    def s2m(self) -> Any:
-        """The semantic-to-mel stage."""
-        model = load_part(self.path, self.settings, "s2m", dtype=self.dtype)
-        return fold_weight_norm(model)
-
-    @functools.cached_property
-    def vocoder(self) -> Any:
-        """The vocoder."""
-        return fold_weight_norm(load_part(self.path, self.settings, "vocoder"))
-
-    @functools.cached_property
-    def tables(self) -> Mapping[str, np.ndarray]:
-        """Feature statistics and emotion prototypes."""
-        return load_tables(self.path)
-
-    @functools.cached_property
-    def prototypes(self) -> mixing.EmotionPrototypes:
-        """The emotion prototypes that weights mix."""
-        prototypes = mixing.EmotionPrototypes(
-            self.tables["emotion_styles"],
-            self.tables["emotion_vectors"],
-            self.settings.emotion_groups,
-        )
-        return prototypes.averaged() if self.settings.emotions.averaged else prototypes
-
-    @functools.cached_property
-    def text_to_emotion(self) -> EmotionReader:
-        """The Qwen3 model that reads an emotion off a sentence.
-
-        Raises:
-          CheckpointError: if the checkpoint has none.
-        """
-        model = load_part(self.path, self.settings, "qwen3", dtype=self.dtype)
-        folder = self.path / "tokenizer" / "qwen3"
-        return emotion_reader(model, folder, self.settings.emotions)
-
-    def tokenizer(self, compat: bool = False) -> Tokenizer:
-        """The text tokenizer."""
-        return _tokenizer(self.path / "tokenizer" / "bpe.model", compat)
 
     # The prompt.
 
@@ -401,6 +319,27 @@ class IndexTTS2:
             trace("speech", speech=speeches[0])
         return speeches
 
+    def count_codes(self, requests: Sequence[Request], *, batch_size: int = 4) -> list[int]:
+        """Decodes texts and counts their codes, without a mel or a wave.
+
+        Args:
+          requests: what to speak.
+          batch_size: how many segments go through T2S together.
+
+        Returns:
+          Codes of each request, of all its segments together.
+
+        Raises:
+          InputError: if a text or a setting cannot be used.
+        """
+        clock = Clock(None)
+        owned = [list(self._items(request, None)) for request in requests]
+        for request, own in zip(requests, owned, strict=True):
+            self._set_targets(request, own, batch_size, clock)
+        for group in planning.groups([x for own in owned for x in own], batch_size):
+            self._decode(group, clock)
+        return [sum(len(item.codes) for item in own) for own in owned]
+
     def stream(self, request: Request) -> Iterator[Segment]:
         """Speaks a request segment by segment, each as soon as it is ready.
 
@@ -492,7 +431,7 @@ class IndexTTS2:
             np.stack([pad(item.ids, L) for item in rows]),
             lengths,
             wanted,
-            slots=self.settings.duration_slots,
+            slots=rows[0].request.options.slots(self.settings.duration_slots),
             row_offset=rules.row_offset,
         )
 
@@ -606,8 +545,3 @@ def _recording(voice: Any, sample_rate: int) -> np.ndarray:
         samples, rate = voice
         return wav.prepare(samples, rate, sample_rate, max_seconds=PROMPT_SECONDS)
     return wav.load(voice, sample_rate, max_seconds=PROMPT_SECONDS)
-
-
-@functools.lru_cache(maxsize=4)
-def _tokenizer(path: pathlib.Path, compat: bool) -> Tokenizer:
-    return Tokenizer(path, compat)
