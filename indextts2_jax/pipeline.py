@@ -8,8 +8,8 @@
                              BigVGAN: mel without its tail of hiss -> wave, faded
     waves      -> join()     with silence between them -> speech
 
-`networks` has the checkpoint's networks, `programs` their compiled forms, `planning` what lies between
-a request and them, `results` what comes out.
+`networks` has the checkpoint's networks, `programs` their compiled forms, `planning` what lies
+between a request and them, `results` what comes out.
 
 Every network sees padded buckets of few sizes, so that a process compiles few programs; padding
 changes nothing (each network masks it). All randomness comes from one seed: segment i decodes with

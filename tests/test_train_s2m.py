@@ -15,6 +15,8 @@ from indextts2_jax.s2m.text_features import TextFeatures, spread
 from indextts2_jax.t2s.gpt import T2SConfig
 from train import common, s2m, t2s
 
+pytestmark = pytest.mark.slow  # one program, which takes half a minute to compile
+
 T2S = dataclasses.replace(T2SConfig.tiny(), num_layers=1)
 CODEC = dataclasses.replace(SemanticCodecConfig.tiny(), feature_width=16, codebook_size=32)
 CFG = dataclasses.replace(
