@@ -180,7 +180,9 @@ def test_two_processes_equal_one(tmp_path, checkpoint, data):
     env_devices = os.environ["JAX_NUM_CPU_DEVICES"]
     os.environ["JAX_NUM_CPU_DEVICES"] = "2"
     try:
-        args = assignments(checkpoint, data, tmp_path / "two", *changes, "mesh.fsdp=2")
+        # 4 devices x 2 parts: batches have as many rows as on the 8 devices below.
+        more = "mesh.fsdp=2", "accumulation=2"
+        args = assignments(checkpoint, data, tmp_path / "two", *changes, *more)
         both = [
             command(
                 *args, "--coordinator", f"localhost:{port}", "--processes", "2", "--process", str(i)
@@ -192,7 +194,6 @@ def test_two_processes_equal_one(tmp_path, checkpoint, data):
             assert process.returncode == 0, errors
     finally:
         os.environ["JAX_NUM_CPU_DEVICES"] = env_devices
-    # The rows of a batch depend on how many parts it has: four here, too.
     run = settings(checkpoint, data, alone, *changes)
     setup = t2s.setup(run)
     assert sharding.batch_parts(setup.mesh) == 8
