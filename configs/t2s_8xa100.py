@@ -18,6 +18,5 @@ def get_config() -> Config:
     run.remat = True
     run.data.update(paths=("", ""), budget=60_000, max_rows=512)
     run.workers = 8
-    run.sample_every = 0
     run.stages = t2s.paper_two_stage(emotional_steps=20_000, steps=400_000)
     return run

@@ -132,7 +132,6 @@ def base_config() -> ConfigDict:
             "checkpoints": {"every": 1000, "keep": 3},  # steps
             "log_every": 10,
             "validate_every": 500,
-            "sample_every": 0,  # 0 = never
             "workers": 0,  # processes that load data
         }
     ).lock()

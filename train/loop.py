@@ -4,7 +4,6 @@
       config.json            all settings, as they were when the run began
       0-main/<step>/         checkpoints of stage 0 (see `train.checkpoints`)
       metrics.csv, events*   losses, speed; `python -m train.metrics RUN` draws them
-      samples/<step>/        what the model made of validation utterances
       checkpoint/            the result: `indextts2 synthesize --checkpoint RUN/checkpoint ...`
 
 Exit codes: 0 done, 2 input that cannot be used (or a loss that is not finite), 143 told to stop
@@ -51,7 +50,6 @@ class Setup:
       batches: (stage settings, first step) -> endless iterator of this process's rows of batches.
       validation: the batches of one validation; may be empty.
       publish: all arrays of the last task -> the result is written.
-      sample: (step, arrays, writer) -> samples are written; None = no samples.
     """
 
     settings: Config
@@ -61,7 +59,6 @@ class Setup:
     batches: Callable[[Config, int], Iterator[Mapping[str, np.ndarray]]]
     validation: Callable[[], Sequence[Mapping[str, np.ndarray]]]
     publish: Callable[[Mapping[str, jax.Array]], None]
-    sample: Callable[[int, Mapping[str, jax.Array], MetricsWriter], None] | None = None
 
 
 def main(
@@ -244,10 +241,6 @@ class _Loop:
             if validation and (done % settings.validate_every == 0 or done == steps):
                 self._check(waiting)
                 self._validate(done, state, frozen, validation)
-                speed.pause()
-            if settings.sample_every and done % settings.sample_every == 0 and self.setup.sample:
-                arrays = self.step.merged(state.params, frozen)
-                self.setup.sample(self.begin + done, arrays, self.writer)
                 speed.pause()
             stopped = self.stop.agreed(done)
             if done % every == 0 or done == steps or stopped:
