@@ -254,15 +254,15 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
-    """Builds the config dataclass `cls` from what `to_dict` made.
+    """Builds the config dataclass `cls` from what `to_dict` made; what is missing has its default.
 
     Raises:
       CheckpointError: if names do not match the dataclass.
     """
     hints = typing.get_type_hints(cls)
-    fields = {f.name for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
-    if fields != set(data):
-        odd = sorted(fields ^ set(data))
+    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+    needed = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
+    if odd := sorted(set(data) - {f.name for f in fields} | needed - set(data)):
         raise CheckpointError(f"{cls.__name__} in checkpoint.json: unknown or missing {odd}")
     return cls(**{name: _from_json(hints[name], value) for name, value in data.items()})
 

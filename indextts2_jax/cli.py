@@ -180,6 +180,13 @@ def _add_synthesize(commands: Any) -> None:
     group = parser.add_argument_group("what to say, and in whose voice")
     group.add_argument("--text", help="the text")
     group.add_argument("--text-file", type=path, help="... or a UTF-8 file that holds it")
+    group.add_argument(
+        "--words",
+        type=path,
+        metavar="NPZ",
+        help="its word vectors, for checkpoints that read them (paper appendix B): `vectors` "
+        "[words, width] and `frames` [words], how long each lasts relative to the others",
+    )
     group.add_argument("--voice", type=path, help="recording of the voice (default: a sample)")
     group.add_argument("--speaker", type=path, help="... or a speaker file")
     group.add_argument("--save-speaker", type=path, help="write the speaker file (npz)")
@@ -346,6 +353,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--steps", type=int, default=25, help="of flow matching")
     group.add_argument("--guidance", type=float, default=0.7, help="of flow matching; 0 = off")
     group.add_argument(
+        "--no-latents", action="store_true", help="S2M reads the codes alone (paper, Table 4)"
+    )
+    group.add_argument(
         "--no-trim-tail", action="store_true", help="keep hiss or silence at segment ends"
     )
     group.add_argument("--no-fade", action="store_true", help="no fade-out at segment ends")
@@ -364,12 +374,14 @@ def _run_synthesize(args: argparse.Namespace) -> None:
 
     from indextts2_jax.options import Emotion, check_together
     from indextts2_jax.text.glossary import load_glossary
+    from indextts2_jax.words import Words
 
     options, wish = _options(args), _duration(args)
     Emotion(alpha=args.emotion_alpha)  # complains now, not after the prompt is read
     check_together(options, wish)
     glossary = None if args.glossary is None else load_glossary(args.glossary)
     noise = None if args.noise is None else _read_noise(args.noise)
+    words = None if args.words is None else Words.load(args.words)
     for output in (args.out, args.dump, args.plot, args.save_speaker):
         _check_writable(output)
     tts = _open_checkpoint(args)
@@ -405,6 +417,7 @@ def _run_synthesize(args: argparse.Namespace) -> None:
             options=options,
             duration=wish,
             glossary=glossary,
+            words=words,
             noise=noise,
             progress=progress,
             trace=trace,
@@ -457,6 +470,7 @@ def _options(args: argparse.Namespace) -> Any:
         trim_silence=args.trim_silence,
         steps=args.steps,
         guidance=args.guidance,
+        latents=not args.no_latents,
         normalized=args.normalized,
         trim_tail=not args.no_trim_tail,
         fade=not args.no_fade,

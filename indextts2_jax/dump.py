@@ -83,8 +83,8 @@ class Dump:
             "mel_with_prompt": mel.T[None],
         }
 
-    def _segment(self, index: int, ids, prefix, generated, latents, semantic, mel, samples,
-                 projected, embedded) -> None:  # fmt: skip
+    def _segment(self, index: int, ids, prefix, generated, semantic, mel, samples, embedded,
+                 latents=None, projected=None) -> None:  # fmt: skip
         T = int(generated.lengths[0])
         raw = T + int(generated.stopped[0])
         codes = np.asarray(generated.codes, np.int64)
@@ -95,13 +95,13 @@ class Dump:
             "codes_raw": codes[:, :raw],
             "codes": codes[:, :T],
             "code_len": np.array([T], np.int64),
-            "gpt_latent": latents[None],
-            "gpt_layer": projected[None],
             "vq2emb": embedded.T[None],
             "S_infer": semantic[None],
             "mel": mel.T[None],
             "wav": samples[None, None],
         }
+        if latents is not None and projected is not None:  # of an S2M that reads them
+            values |= {"gpt_latent": latents[None], "gpt_layer": projected[None]}
         if generated.trace is not None:  # beams keep none
             values["logits_first16"] = generated.trace.logits[0, : min(raw, 16)]
             values["greedy_margins"] = generated.trace.margins[0, :raw]

@@ -10,6 +10,7 @@ from indextts2_jax.duration import SLOT_READINGS, Duration
 from indextts2_jax.errors import InputError
 from indextts2_jax.speaker import Speaker
 from indextts2_jax.t2s.generate import DecodingRules, Sampling
+from indextts2_jax.words import Words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Options:
       trim_silence: cut near-silence off both ends of the speech first.
       steps: Euler steps of flow matching.
       guidance: of flow matching; 0 = off.
+      latents: S2M reads the GPT latents beside the codes, if it has learned to; without them the
+        voice is a little nearer and the words are less clear (paper, Table 4).
       normalized: take the text as it is.
       trim_tail: drop up to 200 ms of hiss or silence behind every segment whose duration is free.
       fade: raised-cosine fade at the end of every segment.
@@ -100,6 +103,7 @@ class Options:
     trim_silence: bool = False
     steps: int = 25
     guidance: float = 0.7
+    latents: bool = True
     normalized: bool = False
     trim_tail: bool = True
     fade: bool = True
@@ -190,8 +194,10 @@ class Options:
     def program_key(self) -> tuple[Any, ...]:
         """Requests whose keys are equal can go through the networks in one batch."""
         beams = (1 if self.greedy else 0) if self.num_beams is None else self.num_beams
-        slots = self.duration_slots
-        return self.positions, slots, self.steps, self.guidance, beams, self.length_penalty
+        return (
+            self.positions, self.duration_slots, self.steps, self.guidance, self.latents, beams,
+            self.length_penalty,
+        )  # fmt: skip
 
 
 def check_together(options: Options, duration: Duration) -> None:
@@ -214,6 +220,7 @@ class Request:
     options: Options = Options()
     duration: Duration = Duration()
     glossary: Mapping[str, Any] | None = None  # term -> what to say; None = the checkpoint's own
+    words: Words | None = None  # vectors of its words, for a checkpoint that learned to read them
 
     def __post_init__(self):
         check_together(self.options, self.duration)

@@ -31,7 +31,7 @@ import numpy as np
 
 from indextts2_jax import planning, programs
 from indextts2_jax.audio import fbank, finish, mel, wav
-from indextts2_jax.duration import Duration
+from indextts2_jax.duration import Duration, Target
 from indextts2_jax.emotion import mixing
 from indextts2_jax.errors import InputError
 from indextts2_jax.networks import Networks
@@ -47,6 +47,7 @@ from indextts2_jax.t2s.beam import beam_generate
 from indextts2_jax.text.glossary import load_glossary
 from indextts2_jax.text.normalize import Normalizer
 from indextts2_jax.text.split import split_segments
+from indextts2_jax.words import Words
 
 _log = logging.getLogger(__name__)
 
@@ -256,10 +257,11 @@ class IndexTTS2(Networks):
         options: Options = Options(),
         duration: Duration = Duration(),
         glossary: Mapping | None = None,
+        words: Words | None = None,
         **settings: Any,
     ) -> Speech:
         """Speaks a text; the arguments are those of `Request` and of `synthesize_batch`."""
-        request = Request(text, speaker, emotion, options, duration, glossary)
+        request = Request(text, speaker, emotion, options, duration, glossary, words)
         return self.synthesize_batch([request], **settings)[0]
 
     def synthesize_batch(
@@ -357,15 +359,62 @@ class IndexTTS2(Networks):
             self._voice([item], prefix, None, clock, None)
             yield item.segment
 
+    def speak_codes(
+        self, request: Request, codes: np.ndarray, *, num_frames: int | None = None
+    ) -> Speech:
+        """Speaks semantic codes that are there already, such as those of a recording.
+
+        Args:
+          request: whose voice speaks; text and emotion are those of the codes. T2S reads them for
+            the GPT latents, so that a text has to be one segment. Without a text, S2M reads the
+            codes alone.
+          codes: [T] int32.
+          num_frames: mel frames of the speech; as many as the codes stand for if None.
+
+        Returns:
+          The speech.
+
+        Raises:
+          InputError: if a text or a setting cannot be used.
+        """
+        clock = Clock(None)
+        if request.text:
+            items = list(self._items(request, None))
+            prefix = self._prefix(items[:1], request.options.rules(self.settings.decoding))
+        else:
+            self._check_words(request.words, 1)
+            nothing = np.zeros(0, np.int32)
+            items, prefix = [Item(request, 0, "", nothing, jnp.zeros(0), jnp.zeros(0))], None
+        if len(items) != 1:
+            raise InputError(f"codes are of one segment, and the text has {len(items)}")
+        item = items[0]
+        item.codes, item.stopped = np.asarray(codes, np.int32), True
+        item.target = Target(frames=num_frames)
+        self._voice(items, prefix, None, clock, None)
+        return join([item.segment], request.options, self.settings.mel.sample_rate, clock.seconds)
+
     def _items(self, request: Request, trace: Trace | None) -> Iterator[Item]:
         cfg, tokenizer = self.t2s.cfg, self.tokenizer(request.options.compat)
         latents, emotion = self.conditions(request, trace=trace)
         parts = self.segments(request.text, request.options, request.glossary)
+        self._check_words(request.words, len(parts))
         for index, pieces in enumerate(parts):
             ids = np.asarray(tokenizer.ids(pieces), np.int32)
             text = tokenizer.decode(ids.tolist())
             spoken = ids[(ids != cfg.start_text) & (ids != cfg.stop_text)]
             yield Item(request, index, text, spoken, latents, emotion)
+
+    def _check_words(self, words: Words | None, num_segments: int) -> None:
+        width = self.s2m.cfg.word_width
+        if words is None:
+            return
+        if words.vectors.shape[1] != width:
+            raise InputError(
+                f"the word vectors have width {words.vectors.shape[1]}; "
+                + (f"the checkpoint reads {width}" if width else "the checkpoint reads none")
+            )
+        if num_segments != 1:
+            raise InputError(f"word vectors are of one segment, and the text has {num_segments}")
 
     def _set_targets(
         self, request: Request, items: list[Item], batch_size: int, clock: Clock
@@ -438,20 +487,17 @@ class IndexTTS2(Networks):
     def _voice(
         self,
         group: list[Item],
-        prefix: gpt.Prefix,
+        prefix: gpt.Prefix | None,
         noise: np.ndarray | None,
         clock: Clock,
         trace: Trace | None,
     ) -> None:
         """Turns the codes of a group of items into mels and waves."""
-        rows = group + group[:1] * (prefix.mask.shape[0] - len(group))
+        rows = group + group[:1] * (bucket(len(group), 1) - len(group))
         with clock("latents"):
             codes = stacked([item.codes for item in rows])[0]
-            known = [item.gpt_latents for item in rows if item.gpt_latents is not None]
-            semantic, latents = programs.semantic(
-                self.t2s, self.semantic_codec, self.s2m, prefix, codes,
-                stacked(known)[0] if known else None,
-            )  # fmt: skip
+            latents = self._latents(rows, prefix, codes)
+            semantic = programs.semantic(self.semantic_codec, self.s2m, codes, latents)
             jax.block_until_ready(semantic)
         with clock("mel"):
             whole = self._mels(rows, semantic, noise, trace)[: len(group)]
@@ -465,18 +511,32 @@ class IndexTTS2(Networks):
         for row, item in enumerate(group):
             samples = waves[row, : len(mels[row]) * hop]
             if trace:
-                T = len(item.codes)
+                T, heard = len(item.codes), {}
+                if latents is not None:
+                    projected = self.s2m.latent_projection(latents)
+                    heard = {"latents": latents[row, :T], "projected": projected[row, :T]}
                 trace(
                     "segment", index=item.index, ids=item.ids, prefix=prefix,
-                    generated=item.generated, latents=latents[row, :T], mel=mels[row],
-                    semantic=semantic[row, :T], samples=samples,
-                    projected=self.s2m.latent_projection(latents)[row, :T],
+                    generated=item.generated, mel=mels[row], samples=samples,
+                    semantic=semantic[row, :T], **heard,
                     embedded=self.semantic_codec.embed(jnp.asarray(item.codes)),
                 )  # fmt: skip
             if item.request.options.fades:
                 samples = finish.fade_out(samples, rate)
             trimmed = len(whole[row]) - len(mels[row])
             item.segment = Segment(item.text, item.codes, item.stopped, mels[row], trimmed, samples)
+
+    def _latents(
+        self, rows: list[Item], prefix: gpt.Prefix | None, codes: np.ndarray
+    ) -> jax.Array | None:
+        """The GPT latents [B, T, D] that S2M reads beside the codes; None if it reads none."""
+        heard = rows[0].request.options.latents and self.s2m.cfg.latent_widths
+        if prefix is None or not heard:
+            return None
+        known = [item.gpt_latents for item in rows if item.gpt_latents is not None]
+        if known:
+            return jnp.asarray(stacked(known)[0])
+        return programs.gpt_latents(self.t2s, prefix, codes)
 
     def _mels(
         self,
@@ -499,6 +559,9 @@ class IndexTTS2(Networks):
         embedding = stacked([s.embedding for s in speakers])
         before = regulate(*embedding, prompts, prompt_mels.shape[1])
         after = regulate(semantic, spoken, frames, bucket(int(frames.max())))
+        if any(item.request.words for item in rows):
+            words = planning.stacked_words(rows, frames, self.s2m.cfg.word_width)
+            after = programs.add_words(self.s2m, after, *words)
         mu = programs.join(before, after, prompts, size)
         if noise is None:
             keys = jnp.stack([item.key(1) for item in rows])

@@ -17,8 +17,10 @@ from indextts2_jax.duration import Duration, Target
 from indextts2_jax.errors import InputError
 from indextts2_jax.options import Request
 from indextts2_jax.parts import Settings
+from indextts2_jax.programs import stacked
 from indextts2_jax.results import Segment
 from indextts2_jax.t2s import generate
+from indextts2_jax.words import Words
 
 
 @dataclasses.dataclass
@@ -115,6 +117,24 @@ def stretch(request: Request, items: Sequence[Item], settings: Settings) -> None
     targets = duration.stretch_targets(wish, spoken, frames, settings.frames_per_code)
     for item, target in zip(items, targets, strict=True):
         item.target = target
+
+
+def stacked_words(
+    items: Sequence[Item], frames: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The word vectors [B, W, E] of items and the mel frames [B, W] of each word.
+
+    Args:
+      items: some of them with words.
+      frames: [B] mel frames of their speech.
+      width: E.
+    """
+    none = Words(np.zeros((1, width), np.float16), np.zeros(1, np.int32))
+    words = [
+        item.request.words.fit(int(number)) if item.request.words else none
+        for item, number in zip(items, frames, strict=True)
+    ]
+    return stacked([w.vectors for w in words])[0], stacked([w.frames for w in words])[0]
 
 
 def _wanted_frames(request: Request, num_segments: int, settings: Settings) -> int | None:

@@ -130,38 +130,29 @@ def embed_prefix(
     return t2s.prefix(latents, emotion, durations, ids, lengths)
 
 
-def semantic(
-    t2s: gpt.T2S,
-    codec: Any,
-    s2m: Any,
-    prefix: gpt.Prefix,
-    codes: ArrayLike,
-    latents: ArrayLike | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """What S2M reads.
-
-    Args:
-      t2s: the stage that gave the codes.
-      codec: the semantic codec.
-      s2m: the stage that reads.
-      prefix: of the codes.
-      codes: [B, T] int32, padded.
-      latents: [B, T, D] GPT latents from decoding; if there are none, a pass over the codes
-        computes them.
-
-    Returns:
-      Semantic frames [B, T, C], and the GPT latents.
-    """
-    known = _gpt_latents(t2s, prefix, codes) if latents is None else jnp.asarray(latents)
-    return _semantic(codec, s2m, codes, known), known
-
-
-_gpt_latents = jax.jit(gpt.gpt_latents)
+gpt_latents = jax.jit(gpt.gpt_latents)
 
 
 @jax.jit
-def _semantic(codec: Any, s2m: Any, codes: jax.Array, latents: jax.Array) -> jax.Array:
-    return codec.embed(codes) + s2m.latent_projection(latents)
+def semantic(codec: Any, s2m: Any, codes: ArrayLike, latents: ArrayLike | None = None) -> jax.Array:
+    """What S2M reads: semantic frames [B, T, C].
+
+    Args:
+      codec: the semantic codec.
+      s2m: the stage that reads.
+      codes: [B, T] int32, padded.
+      latents: [B, T, D] GPT latents of the codes; None = the codes alone.
+    """
+    embedding = codec.embed(codes)
+    return embedding if latents is None else embedding + s2m.latent_projection(latents)
+
+
+@jax.jit
+def add_words(
+    s2m: Any, conditions: jax.Array, vectors: ArrayLike, word_frames: ArrayLike
+) -> jax.Array:
+    """Adds word vectors [B, W, E] to conditions [B, M, D] that `word_frames` [B, W] divide up."""
+    return conditions + s2m.text_features(vectors, word_frames, conditions.shape[1])
 
 
 @functools.partial(jax.jit, static_argnames="num_frames")

@@ -329,10 +329,10 @@ def test_latents_of_decoding_spare_the_second_pass_and_change_nothing(tts, speak
         tts.synthesize("Hello there.", speaker, options=options, trace=dump)
         return dump.arrays
 
-    second_pass = programs._gpt_latents
-    monkeypatch.setattr(programs, "_gpt_latents", None)
+    second_pass = programs.gpt_latents
+    monkeypatch.setattr(programs, "gpt_latents", None)
     spared = arrays()
-    monkeypatch.setattr(programs, "_gpt_latents", second_pass)
+    monkeypatch.setattr(programs, "gpt_latents", second_pass)
     monkeypatch.setattr(
         "indextts2_jax.pipeline.generate.generate",
         lambda *args, **settings: dataclasses.replace(generate(*args, **settings), latents=None),

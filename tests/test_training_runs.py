@@ -11,12 +11,15 @@ import time
 
 import numpy as np
 import pytest
+import soundfile
 
 from indextts2_jax import sharding
 from indextts2_jax.demo import random_checkpoint
+from indextts2_jax.errors import InputError
 from indextts2_jax.parts import Settings
+from indextts2_jax.pipeline import IndexTTS2
 from tests.common import ROOT
-from train import config, loop, shards, t2s
+from train import config, loop, s2m, shards, t2s
 
 pytestmark = pytest.mark.slow
 TIMES = {"step_s", "tokens_per_s", "data_wait", "mfu"}
@@ -46,6 +49,8 @@ def write_data(path, checkpoint, *, nan=False):
                 takes=(take,),
                 mel=rng.normal(size=(2 * T, 80)).astype(np.float16),
                 style=np.zeros(192, np.float32),
+                word_vectors=rng.normal(size=(2, 4)).astype(np.float16),
+                word_frames=np.array([T, T], np.int32),
             )
         )
     rows = shards.write_shard(shards.shard_path(path, 0), utterances)
@@ -71,6 +76,7 @@ def assignments(checkpoint, data, out, *changes):
         "stages.0.steps=6",
         "checkpoints.every=2",
         "validate_every=3",
+        "sample_every=0",
         "log_every=1",
         *changes,
     ]
@@ -123,10 +129,61 @@ def test_a_run_leaves_a_checkpoint_to_speak_with(whole, checkpoint):
     assert after.configs["t2s"].width == 192
     assert after.fingerprints["t2s"] != before.fingerprints["t2s"]
     assert after.fingerprints["vocoder"] == before.fingerprints["vocoder"]
+    assert after.configs["s2m"].latent_widths == ()  # those of the base are of another T2S
     losses = [float(row["loss"]) for row in rows(whole) if row["loss"]]
     assert len(losses) == 6
     assert losses[-1] < losses[0]
     assert [row["step"] for row in rows(whole) if row["validation_loss"]] == ["3", "6"]
+
+
+def test_samples_are_spoken_and_change_nothing(whole, tmp_path, checkpoint, data):
+    out = tmp_path / "run"
+    sampled = settings(checkpoint, data, out, "sample_every=4", "samples=1")
+    loop.run(t2s.setup(sampled))
+    assert weights(out) == weights(whole)
+    folder = out / "samples"
+    assert {str(p.relative_to(folder)) for p in folder.rglob("*.*")} == {
+        *(f"{step:08d}/0/{name}" for step in (4, 6) for name in ("mel.png", "speech.wav")),
+        "00000004/0/target.wav",
+    }
+    info = soundfile.info(folder / "00000004" / "0" / "target.wav")
+    assert info.samplerate == 22050 and info.frames in 256 * 2 * np.arange(10, 16)
+
+
+def test_s2m_learns_latents_and_words_and_speaks_with_both(whole, tmp_path, checkpoint, data):
+    changes = (
+        "word_width=4", "model.velocity.num_layers=3", "stages.0.steps=2", "sample_every=2",
+        "samples=1", "data.budget=200", "data.prompt_codes=20", "data.validation=2",
+    )  # fmt: skip
+    files = f"checkpoint={whole / 'checkpoint'}", f"data.paths={data}"
+    path = ROOT / "configs" / "s2m_tiny.py"
+    out = tmp_path / "run"
+    loop.run(s2m.setup(config.load(path, [*files, f"out={out}", *changes])))
+    assert (out / "samples" / "00000002" / "0" / "speech.wav").is_file()
+    tts = IndexTTS2(out / "checkpoint")
+    cfg = tts.settings.configs["s2m"]
+    assert cfg.word_width == 4 and cfg.latent_widths[0] == 192
+    assert np.any(tts.s2m.text_features.projection.kernel[...])
+
+    wrong = config.load(path, [*files, f"out={tmp_path / 'wrong'}", *changes, "word_width=5"])
+    with pytest.raises(InputError, match="word_width is 5, the word vectors of the data have 4"):
+        loop.run(s2m.setup(wrong))
+
+
+def test_s2m_without_latents_leaves_them_out(whole, tmp_path, data):
+    out = tmp_path / "run"
+    changes = (
+        "stages.0.latent_probability=0.0", "model.velocity.num_layers=3", "stages.0.steps=1",
+        "samples=1", "data.budget=200", "data.prompt_codes=20", "data.validation=2",
+    )  # fmt: skip
+    files = f"checkpoint={whole / 'checkpoint'}", f"data.paths={data}", f"out={out}"
+    loop.run(s2m.setup(config.load(ROOT / "configs" / "s2m_tiny.py", [*files, *changes])))
+    assert (out / "samples" / "00000001" / "0" / "speech.wav").is_file()
+    assert Settings.load(out / "checkpoint").configs["s2m"].latent_widths == ()
+    source = f"init={out / 'checkpoint'}"
+    again = config.load(ROOT / "configs" / "s2m_tiny.py", [*files, source])
+    with pytest.raises(InputError, match="set latent_probability=0.0"):
+        s2m.setup(again)
 
 
 def test_stopped_and_resumed_equals_uninterrupted(whole, tmp_path, checkpoint, data):

@@ -90,64 +90,70 @@ def t2s_config(settings: Config, base: Base) -> T2SConfig:
     )
 
 
-def gather(arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
-    """Whole arrays on the host, in every process, from wherever their slices lie."""
-    if jax.process_count() == 1:
-        return {name: np.asarray(x) for name, x in arrays.items()}
-    return {n: multihost_utils.process_allgather(x, tiled=True) for n, x in arrays.items()}
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The checkpoint that a run makes: that of its beginning with another network in it.
 
-
-def publish(
-    base: Base,
-    out: pathlib.Path,
-    part: str,
-    arrays: Mapping[str, jax.Array],
-    cfg: Any,
-    **changes: Any,
-) -> None:
-    """Writes a checkpoint: `base` with another network in it. Files that stay are hard links.
-
-    Args:
+    Attributes:
       base: the checkpoint that the run began with.
-      out: directory to write; nothing happens if it exists.
-      part: name of the trained part.
-      arrays: all its arrays, by flat name.
-      cfg: its architecture.
-      **changes: of the other settings.
+      part: name of the trained network; its arrays are called `<part>.<name>` in a run.
+      settings: of the new checkpoint.
     """
-    values = gather(arrays)
-    if jax.process_index() == 0 and not out.exists():
-        _write(base, out, part, values, cfg, changes)
-    if jax.process_count() > 1:  # nobody leaves before the coordinator has written
-        multihost_utils.sync_global_devices("published")
 
+    base: Base
+    part: str
+    settings: Settings
 
-def _write(
-    base: Base,
-    out: pathlib.Path,
-    part: str,
-    values: dict[str, np.ndarray],
-    cfg: Any,
-    changes: Mapping[str, Any],
-) -> None:
-    with checkpoint.writing(out) as directory:
-        replaced = {"checkpoint.json", part}
+    @classmethod
+    def of(cls, base: Base, part: str, configs: Mapping[str, Any], **changes: Any) -> "Result":
+        """What becomes of `base`.
+
+        Args:
+          base: the checkpoint that the run began with.
+          part: name of the trained network.
+          configs: name -> architecture of that network, and of others that change.
+          **changes: of the other settings.
+        """
+        configs = {**base.settings.configs, **configs}
+        settings = dataclasses.replace(base.settings, configs=configs, trained=True, **changes)
+        return cls(base, part, settings)
+
+    def gather(self, arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+        """The arrays of the network among those of a run, whole, on the host of every process."""
+        prefix = f"{self.part}."
+        own = {n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)}
+        if jax.process_count() == 1:
+            return {name: np.asarray(x) for name, x in own.items()}
+        return {n: multihost_utils.process_allgather(x, tiled=True) for n, x in own.items()}
+
+    def publish(self, out: pathlib.Path, arrays: Mapping[str, jax.Array]) -> None:
+        """Writes the checkpoint. Files of the first one that stay are hard links.
+
+        Args:
+          out: directory to write; nothing happens if it exists.
+          arrays: all of the run, by flat name.
+        """
+        values = self.gather(arrays)
+        if jax.process_index() == 0 and not out.exists():
+            self._write(out, values)
+        if jax.process_count() > 1:  # nobody leaves before the coordinator has written
+            multihost_utils.sync_global_devices("published")
+
+    def _write(self, out: pathlib.Path, values: dict[str, np.ndarray]) -> None:
+        base = self.base.path
+        replaced = {"checkpoint.json", self.part}
 
         def leave_out(folder: str, names: list[str]) -> list[str]:
-            inside = pathlib.Path(folder) in (base.path, base.path / "weights")
+            inside = pathlib.Path(folder) in (base, base / "weights")
             return [n for n in names if inside and n in replaced]
 
-        shutil.copytree(
-            base.path, directory, copy_function=_link, ignore=leave_out, dirs_exist_ok=True
-        )
-        fingerprint = save_part(directory, part, values)
-        dataclasses.replace(
-            base.settings,
-            configs={**base.settings.configs, part: cfg},
-            fingerprints={**base.settings.fingerprints, part: fingerprint},
-            trained=True,
-            **changes,
-        ).save(directory)
+        with checkpoint.writing(out) as directory:
+            shutil.copytree(
+                base, directory, copy_function=_link, ignore=leave_out, dirs_exist_ok=True
+            )
+            fingerprint = save_part(directory, self.part, values)
+            fingerprints = {**self.settings.fingerprints, self.part: fingerprint}
+            dataclasses.replace(self.settings, fingerprints=fingerprints).save(directory)
 
 
 def _link(source: str, target: str) -> None:

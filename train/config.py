@@ -132,6 +132,8 @@ def base_config() -> ConfigDict:
             "checkpoints": {"every": 1000, "keep": 3},  # steps
             "log_every": 10,
             "validate_every": 500,
+            "sample_every": 1000,  # speak validation utterances (`RUN/samples`); 0 = never
+            "samples": 2,  # how many
             "workers": 0,  # processes that load data
         }
     ).lock()

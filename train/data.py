@@ -586,10 +586,10 @@ class LoadBatch:
         target_speed, prompt_speed, place = mine.draws
         for b, row in enumerate(mine.rows):
             with self._naming(row):
-                _put(out, size, b, self._target(self._read(row), target_speed[b]), lengths)
+                _put(out, size, b, self._target(self.read(row), target_speed[b]), lengths)
         for b, row in enumerate(mine.prompts if self._prompt_lengths else ()):
             with self._naming(row):
-                arrays = self._prompt(self._read(row), prompt_speed[b], place[b])
+                arrays = self._prompt(self.read(row), prompt_speed[b], place[b])
                 _put(out, size, b, arrays, self._prompt_lengths)
         return out
 
@@ -624,7 +624,8 @@ class LoadBatch:
             return utterance.takes[0]
         return others[int(draw / probability * len(others))]
 
-    def _read(self, row: int) -> Utterance:
+    def read(self, row: int) -> Utterance:
+        """Reads an utterance, by its number among those of all data sets."""
         return Utterance.from_bytes(self._records[row])
 
     @contextlib.contextmanager

@@ -13,6 +13,7 @@ from indextts2_jax import sharding
 from train import data, shards
 from train.artifacts import Base
 from train.config import Config
+from train.shards import Utterance
 
 
 def data_config(measure: str, budget: int, **changes: Any) -> ConfigDict:
@@ -101,6 +102,18 @@ class Feed:
     def validation(self) -> Sequence[Mapping[str, np.ndarray]]:
         """The batches of one validation."""
         return data.ValidationBatches(self.plan, **_process())
+
+    def samples(self, count: int) -> list[tuple[Utterance, Utterance]]:
+        """Validation utterances of all lengths, each with its prompt; all if they are fewer."""
+        pairs = [
+            (int(row), int(prompt))
+            for batch in self.plan.validation
+            for row, prompt, weight in zip(batch.rows, batch.prompts, batch.weight, strict=True)
+            if weight
+        ]
+        chosen = np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int)
+        read = data.LoadBatch(self.plan, **_process()).read
+        return [(read(pairs[i][0]), read(pairs[i][1])) for i in chosen]
 
 
 def _process() -> dict[str, int]:

@@ -50,6 +50,7 @@ class Setup:
       batches: (stage settings, first step) -> endless iterator of this process's rows of batches.
       validation: the batches of one validation; may be empty.
       publish: all arrays of the last task -> the result is written.
+      samples: (all arrays of a task, writer, steps that are done) -> pictures and sounds; or None.
     """
 
     settings: Config
@@ -59,6 +60,7 @@ class Setup:
     batches: Callable[[Config, int], Iterator[Mapping[str, np.ndarray]]]
     validation: Callable[[], Sequence[Mapping[str, np.ndarray]]]
     publish: Callable[[Mapping[str, jax.Array]], None]
+    samples: Callable[[Mapping[str, jax.Array], MetricsWriter, int], None] | None = None
 
 
 def main(
@@ -143,7 +145,7 @@ def run(setup: Setup, stop: "Stop | None" = None) -> None:
             if int(state.step) < stage.steps:
                 return
         last = number == len(settings.stages) - 1
-        kept = state.average if last and state.average is not None else state.params
+        kept = _kept(state) if last else state.params
         learned |= step.learned(kept, frozen)
         arrays = step.merged(kept, frozen)
         begin += stage.steps
@@ -201,6 +203,11 @@ def start_arrays(
     return frozen, {name: have[name] for name in step.param_shardings} if with_params else {}
 
 
+def _kept(state: TrainState) -> dict[str, jax.Array]:
+    """The parameters that are looked at and published: averaged if the run averages."""
+    return state.params if state.average is None else state.average
+
+
 @dataclasses.dataclass
 class _Loop:
     """The steps of one stage."""
@@ -242,6 +249,11 @@ class _Loop:
                 self._check(waiting)
                 self._validate(done, state, frozen, validation)
                 speed.pause()
+            if self.setup.samples and (done % settings.sample_every == 0 or done == steps):
+                self._check(waiting)
+                arrays = self.step.merged(_kept(state), frozen)
+                self.setup.samples(arrays, self.writer, self.begin + done)
+                speed.pause()
             stopped = self.stop.agreed(done)
             if done % every == 0 or done == steps or stopped:
                 self._check(waiting)
@@ -279,7 +291,7 @@ class _Loop:
         frozen: Mapping[str, jax.Array],
         batches: Sequence[Mapping[str, np.ndarray]],
     ) -> None:
-        params = state.params if state.average is None else state.average
+        params = _kept(state)
         sums: dict[str, float] = {}
         rows = 0.0
         for number, rows_of in enumerate(batches):

@@ -23,7 +23,6 @@ import pathlib
 import re
 import signal
 import threading
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -37,6 +36,7 @@ from indextts2_jax.text.glossary import load_glossary
 from indextts2_jax.text.language import CJK
 from indextts2_jax.text.normalize import Normalizer
 from indextts2_jax.text.tokenize import Tokenizer
+from indextts2_jax.words import Words
 from train.corpora import Row
 from train.speed import change_speed
 
@@ -291,17 +291,13 @@ def draw_speeds(
 
 def _words(path: pathlib.Path, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            vectors, frames = file["vectors"], file["frames"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _Useless("broken words", f"{path}: {error}") from None
-    if vectors.ndim != 2 or frames.shape != vectors.shape[:1]:
-        shapes = f"vectors {vectors.shape}, frames {frames.shape}"
-        raise _Useless("broken words", f"{path}: {shapes}, want [W, E] and [W]")
-    if (frames < 0).any() or frames.sum() != num_frames:
-        detail = f"frames add up to {frames.sum()}, want {num_frames}"
+        words = Words.load(path)
+    except InputError as error:
+        raise _Useless("broken words", str(error)) from None
+    if words.frames.sum() != num_frames:
+        detail = f"frames add up to {words.frames.sum()}, want {num_frames}"
         raise _Useless("broken words", f"{path}: {detail}")
-    return vectors.astype(np.float16), frames.astype(np.int32)
+    return words.vectors, words.frames
 
 
 @functools.lru_cache(maxsize=2)

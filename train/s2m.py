@@ -18,8 +18,9 @@ The paper's prompt is another utterance of the same speaker, in front of the tar
 `prompt="prefix"` it is a first part of the utterance itself. Either way the codes of the prompt
 come without latents, as at inference.
 
-Table 4 of the paper compares a system without latents: `latent_probability=0.0` trains one, and
-needs no T2S. Appendix B adds vectors of words instead: `text_feature_width` is their width.
+Table 4 of the paper leaves the latents out of the finished model (`indextts2 synthesize
+--no-latents`); `latent_probability=0.0` in all stages trains a model that never reads them, and
+needs no T2S. Appendix B adds vectors of words: `word_width` is their width.
 
 Dims: B rows, T codes, F mel frames (prompt first), M mel bins, C semantic width, D condition width.
 """
@@ -37,17 +38,21 @@ import jax.numpy as jnp
 from flax import nnx
 
 from indextts2_jax import convert, programs
+from indextts2_jax.options import Request
+from indextts2_jax.pipeline import IndexTTS2
 from indextts2_jax.prompt import semantic_codec
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
-from indextts2_jax.s2m import flow_matching, text_features
+from indextts2_jax.results import Speech
+from indextts2_jax.s2m import flow_matching
 from indextts2_jax.s2m import model as s2m_model
 from indextts2_jax.s2m.model import S2M, S2MConfig
-from indextts2_jax.s2m.text_features import TextFeatures
 from indextts2_jax.t2s import gpt
 from indextts2_jax.t2s.gpt import T2S, T2SConfig
 from train import artifacts, common, config, loop, t2s
 from train.config import Config
 from train.feed import Feed, data_config
+from train.samples import Samples
+from train.shards import Utterance
 
 PROMPTS = ("other", "prefix")
 # Weights that act once per row, on the time embedding; all others of the velocity act per frame.
@@ -60,7 +65,7 @@ def default_config() -> Config:
     with out.unlocked():
         out.model = config.preset(S2MConfig.indextts2())
         out.trainer = "s2m"
-        out.text_feature_width = 0  # of the word vectors of appendix B; 0 = none
+        out.word_width = 0  # of the word vectors of appendix B that it learns to read
         out.data = data_config(measure="frames", budget=32768, speed_probability=0.0)
         out.stages = (stage(),)
     return out
@@ -71,7 +76,7 @@ def stage(**changes: Any) -> Config:
     out = config.base_stage()
     with out.unlocked():
         out.mix = (1.0,)  # weights of `data.paths`
-        out.train = (r"(s2m|text_features)\..*",)
+        out.train = (r"s2m\..*",)
         out.objective = "velocity"  # or "mel": the same number by another name
         out.latent_probability = 0.5  # to add GPT latents (paper section 3.2); 0 = T2S not needed
         out.condition_dropout = 0.1  # probability to train a row without conditions (release)
@@ -165,7 +170,7 @@ def example_of(modules: Any, batch: common.Batch, draws: Draws, method: Method) 
     """Conditions and mels of a batch.
 
     Args:
-      modules: `s2m` and `semantic_codec`; `t2s` and `text_features` if they have a part in it.
+      modules: `s2m` and `semantic_codec`; `t2s` if the method has latents.
       batch: the fields of `method`.
       draws: of the step.
       method: of the stage.
@@ -183,9 +188,12 @@ def example_of(modules: Any, batch: common.Batch, draws: Draws, method: Method) 
         semantic = semantic + jnp.where(use[..., None], added, 0)
     num_frames = mel.shape[1]
     mu = s2m.length_regulator(semantic, batch["code_lengths"], lengths, num_frames)
-    if "text_features" in modules:
-        words: TextFeatures = modules["text_features"]
-        added = words(batch["word_vectors"], batch["word_frames"], num_frames)
+    if s2m.cfg.word_width:
+        if (width := batch["word_vectors"].shape[-1]) != s2m.cfg.word_width:
+            raise common.TrainingError(
+                f"word_width is {s2m.cfg.word_width}, the word vectors of the data have {width}"
+            )
+        added = s2m.text_features(batch["word_vectors"], batch["word_frames"], num_frames)
         spoken = jnp.arange(num_frames) >= prefix_frames[:, None]
         mu = mu + jnp.where(spoken[..., None], added, 0)
     if method.prompt == "prefix":
@@ -220,7 +228,6 @@ def make_task(
     method: Method,
     *,
     t2s_cfg: T2SConfig | None = None,
-    text_feature_width: int = 0,
 ) -> common.Task:
     """What a stage trains.
 
@@ -229,7 +236,6 @@ def make_task(
       codec: that of the semantic codec.
       method: of the stage.
       t2s_cfg: that of T2S; needed where `method.latent_probability` is not 0.
-      text_feature_width: of word vectors; 0 = none.
     """
     wavenet = dataclasses.replace(cfg.velocity.wavenet, dropout=method.dropout)
     cfg = dataclasses.replace(cfg, velocity=dataclasses.replace(cfg.velocity, wavenet=wavenet))
@@ -242,12 +248,6 @@ def make_task(
     if method.latent_probability:
         assert t2s_cfg is not None
         modules["t2s"] = common.Module(lambda rngs: T2S(t2s_cfg, rngs=rngs), gpt.SHARDING_RULES)
-    if text_feature_width:
-        width = cfg.length_regulator.width
-        modules["text_features"] = common.Module(
-            lambda rngs: TextFeatures(text_feature_width, width, rngs=rngs),
-            text_features.SHARDING_RULES,
-        )
 
     def draw(key: jax.Array, batch: common.Batch) -> Draws:
         flow, latents, prefix = jax.random.split(key, 3)
@@ -314,7 +314,7 @@ def _frame_weights(cfg: S2MConfig) -> int:
         math.prod(shape)
         for name, shape in shapes.items()
         if name.endswith(".kernel")
-        and not name.startswith("latent_projection.")
+        and not name.startswith(("latent_projection.", "text_features."))
         and not _PER_ROW.fullmatch(name)
     )
 
@@ -327,13 +327,18 @@ def s2m_config(settings: Config, base: artifacts.Base) -> S2MConfig:
       base: its checkpoint, whose T2S, codec, CAMPPlus and mel decide on the widths at the borders.
     """
     if settings.init != "scratch":
-        return _source(settings, base).settings.configs["s2m"]
+        cfg = _source(settings, base).settings.configs["s2m"]
+        return dataclasses.replace(cfg, word_width=settings.word_width or cfg.word_width)
     cfg = config.architecture(S2MConfig, settings.model)
     parts = base.settings.configs
     semantic = parts["semantic_codec"].feature_width
+    latent_widths = ()
+    if any(stage.latent_probability for stage in settings.stages):
+        latent_widths = (parts["t2s"].width, *cfg.latent_widths[1:-1], semantic)
     return dataclasses.replace(
         cfg,
-        latent_widths=(parts["t2s"].width, *cfg.latent_widths[1:-1], semantic),
+        latent_widths=latent_widths,
+        word_width=settings.word_width,
         length_regulator=dataclasses.replace(cfg.length_regulator, in_width=semantic),
         velocity=dataclasses.replace(
             cfg.velocity,
@@ -359,15 +364,19 @@ def setup(settings: Config) -> loop.Setup:
     cfg = s2m_config(settings, base)
     codec, t2s_cfg = (base.settings.configs[name] for name in ("semantic_codec", "t2s"))
     methods = [Method.of(stage) for stage in settings.stages]
+    if any(m.latent_probability for m in methods) and cfg.latent_widths[:1] != (t2s_cfg.width,):
+        raise common.TrainingError(
+            f"S2M reads latents of width {cfg.latent_widths[:1] or None}, T2S has {t2s_cfg.width}; "
+            "set latent_probability=0.0 in the stages, or start from another S2M"
+        )
     fields = set().union(*(method.fields for method in methods))
-    if settings.text_feature_width:
+    if cfg.word_width:
         fields.add("word_vectors")
     limits = t2s_cfg.max_codes, t2s_cfg.max_text_tokens  # S2M has none; more is never said
     feed = Feed.open(settings, base, mesh, sorted(fields), *limits)
 
     def task(stage: Config) -> common.Task:
-        width = settings.text_feature_width
-        return make_task(cfg, codec, Method.of(stage), t2s_cfg=t2s_cfg, text_feature_width=width)
+        return make_task(cfg, codec, Method.of(stage), t2s_cfg=t2s_cfg)
 
     def initial(places: Any) -> dict[str, jax.Array]:
         out = {}
@@ -377,15 +386,26 @@ def setup(settings: Config) -> loop.Setup:
             out |= _source(settings, base).arrays("s2m", places, "s2m.")
         return out
 
-    def publish(arrays: Any) -> None:
-        changes = {}
-        if settings.init == "scratch":
-            changes["source"] = f"S2M trained from scratch ({settings.out})"
-        own = {n.removeprefix("s2m."): x for n, x in arrays.items() if n.startswith("s2m.")}
-        out = pathlib.Path(settings.out) / "checkpoint"
-        artifacts.publish(base, out, "s2m", own, cfg, **changes)
+    changes = {}
+    if settings.init == "scratch":
+        changes["source"] = f"S2M trained from scratch ({settings.out})"
+    result = artifacts.Result.of(base, "s2m", {"s2m": cfg}, **changes)
 
-    return loop.Setup(settings, mesh, task, initial, feed.batches, feed.validation, publish)
+    def speak(tts: IndexTTS2, request: Request, target: Utterance) -> Speech:
+        if not cfg.latent_widths:
+            request = dataclasses.replace(request, text="")
+        return tts.speak_codes(request, target.takes[0].codes, num_frames=len(target.mel))
+
+    return loop.Setup(
+        settings,
+        mesh,
+        task,
+        initial,
+        feed.batches,
+        feed.validation,
+        functools.partial(result.publish, pathlib.Path(settings.out) / "checkpoint"),
+        Samples.of(settings, result, feed, speak),
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ Dims: B rows, L text tokens, T codes, P prefix positions, D width, V codes of th
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from typing import Any
@@ -26,12 +27,17 @@ import jax.numpy as jnp
 import optax
 
 from indextts2_jax.nn.masking import length_mask
+from indextts2_jax.options import Request
+from indextts2_jax.pipeline import IndexTTS2
+from indextts2_jax.results import Speech
 from indextts2_jax.t2s import gpt
 from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.t2s.gpt import T2S, Prefix, T2SConfig
 from train import adversary, artifacts, common, config, loop
 from train.config import Config
 from train.feed import Feed, data_config
+from train.samples import Samples
+from train.shards import Utterance
 
 EMOTION_BRANCH = r"t2s\.emotion_(conditioner|in|out)\..*"
 SPEAKER_BRANCH = r"t2s\.speaker_conditioner\..*"
@@ -281,20 +287,33 @@ def setup(settings: Config) -> loop.Setup:
         source = base if settings.init == "checkpoint" else artifacts.Base.open(settings.init)
         return source.arrays("t2s", places, "t2s.")
 
-    def publish(arrays: Any) -> None:
-        changes: dict[str, Any] = {}
-        if settings.init == "scratch":
-            changes = {
-                "source": f"T2S trained from scratch ({settings.out})",
-                "decoding": DecodingRules(forbidden=(cfg.start_code,)),
-                "num_beams": 1,
-                "duration_slots": tuple(settings.duration_slots),
-            }
-        own = {n.removeprefix("t2s."): x for n, x in arrays.items() if n.startswith("t2s.")}
-        out = pathlib.Path(settings.out) / "checkpoint"
-        artifacts.publish(base, out, "t2s", own, cfg, **changes)
+    configs: dict[str, Any] = {"t2s": cfg}
+    changes: dict[str, Any] = {}
+    if settings.init == "scratch":
+        if s2m := base.settings.configs.get("s2m"):  # it has learned to read other latents
+            configs["s2m"] = dataclasses.replace(s2m, latent_widths=())
+        changes = {
+            "source": f"T2S trained from scratch ({settings.out})",
+            "decoding": DecodingRules(forbidden=(cfg.start_code,)),
+            "num_beams": 1,
+            "duration_slots": tuple(settings.duration_slots),
+        }
+    result = artifacts.Result.of(base, "t2s", configs, **changes)
 
-    return loop.Setup(settings, mesh, task, initial, feed.batches, feed.validation, publish)
+    def speak(tts: IndexTTS2, request: Request, target: Utterance) -> Speech:
+        del target
+        return tts.synthesize_batch([request])[0]
+
+    return loop.Setup(
+        settings,
+        mesh,
+        task,
+        initial,
+        feed.batches,
+        feed.validation,
+        functools.partial(result.publish, pathlib.Path(settings.out) / "checkpoint"),
+        Samples.of(settings, result, feed, speak),
+    )
 
 
 if __name__ == "__main__":

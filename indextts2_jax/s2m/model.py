@@ -2,6 +2,7 @@
 
 Data flow:  embeddings of the codes [B, T_code, C] + `latent_projection` (latents [B, T_code, G])
             -> `length_regulator` -> mu [B, T_mel, D], behind that of the prompt
+            [+ `text_features` (word vectors)]
             -> `flow_matching.sample` (`velocity`, mu, prompt mel, style) -> mel [B, T_mel, M]
 
 Dims: B batch, T_code semantic frames, T_mel mel frames, G latent width, C semantic width,
@@ -23,6 +24,7 @@ from indextts2_jax.convert import linear, prefixed
 from indextts2_jax.s2m import dit, length_regulator
 from indextts2_jax.s2m.dit import Velocity, VelocityConfig
 from indextts2_jax.s2m.length_regulator import LengthRegulator, LengthRegulatorConfig
+from indextts2_jax.s2m.text_features import TextFeatures
 from indextts2_jax.s2m.wavenet import WaveNetConfig
 
 
@@ -30,9 +32,11 @@ from indextts2_jax.s2m.wavenet import WaveNetConfig
 class S2MConfig:
     """Architecture of S2M. The released model is `indextts2()`."""
 
-    latent_widths: tuple[int, ...]  # from GPT latents through hidden layers to semantic embeddings
+    # From GPT latents through hidden layers to semantic embeddings; (): the model reads no latents.
+    latent_widths: tuple[int, ...]
     length_regulator: LengthRegulatorConfig
     velocity: VelocityConfig
+    word_width: int = 0  # of word vectors (paper appendix B); 0: the model reads none
 
     @classmethod
     def indextts2(cls) -> "S2MConfig":
@@ -142,11 +146,19 @@ class LatentProjection(nnx.Module):
 
 
 class S2M(nnx.Module):
-    """The three networks of S2M; `flow_matching` says how they make a mel."""
+    """The networks of S2M; `flow_matching` says how they make a mel.
+
+    Those for GPT latents and word vectors are there if the configuration has widths for them.
+    """
 
     def __init__(self, cfg: S2MConfig, *, rngs: nnx.Rngs):
-        self.latent_projection = LatentProjection(cfg.latent_widths, rngs=rngs)
+        self.cfg = cfg
+        if cfg.latent_widths:
+            self.latent_projection = LatentProjection(cfg.latent_widths, rngs=rngs)
         self.length_regulator = LengthRegulator(cfg.length_regulator, rngs=rngs)
+        if cfg.word_width:
+            width = cfg.length_regulator.width
+            self.text_features = TextFeatures(cfg.word_width, width, rngs=rngs)
         self.velocity = Velocity(cfg.velocity, rngs=rngs)
 
 

@@ -13,7 +13,6 @@ Source: paper appendix B.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import PartitionSpec as P
 
 from indextts2_jax.nn.masking import zero_padding
 
@@ -50,6 +49,3 @@ class TextFeatures(nnx.Module):
         """Maps word vectors [B, W, E] to [B, T, D]; arguments as of `spread`."""
         words = self.projection(word_vectors.astype(self.projection.kernel.dtype))
         return spread(words, word_frames, num_frames)
-
-
-SHARDING_RULES = ((r".*", P()),)

@@ -1,0 +1,133 @@
+"""Lets a run be heard: validation utterances spoken with the weights as they are.
+
+    RUN/samples/STEP/0/speech.wav      in the voice of another utterance of the speaker
+                     0/mel.png         beside the recording
+    RUN/samples/STEP/0/target.wav      the recording through the vocoder, the first time
+
+The networks that are not trained come from the checkpoint that the run began with.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from indextts2_jax import convert, programs
+from indextts2_jax.errors import InputError
+from indextts2_jax.nn.conv import fold_weight_norm
+from indextts2_jax.options import Emotion, Options, Request
+from indextts2_jax.parts import PARTS
+from indextts2_jax.pipeline import IndexTTS2
+from indextts2_jax.results import Speech
+from indextts2_jax.speaker import Speaker
+from indextts2_jax.words import Words
+from train import metrics
+from train.artifacts import Result
+from train.config import Config
+from train.feed import Feed
+from train.shards import Utterance
+
+PROMPT_CODES = 750  # 15 s, as much as inference reads of a prompt
+
+Speak = Callable[[IndexTTS2, Request, Utterance], Speech]
+
+
+@dataclasses.dataclass
+class Samples:
+    """Speaks when it is called.
+
+    Attributes:
+      result: what the run makes.
+      utterances: pairs of an utterance and another one of its speaker, the prompt.
+      speak: how the trained part shows what it can do; the request has the text of the utterance,
+        the voice of the prompt and the emotion of the utterance.
+    """
+
+    result: Result
+    utterances: Sequence[tuple[Utterance, Utterance]]
+    speak: Speak
+
+    def __post_init__(self) -> None:
+        self._tts: IndexTTS2 | None = None
+
+    @classmethod
+    def of(cls, settings: Config, result: Result, feed: Feed, speak: Speak) -> "Samples | None":
+        """Those of a run; None if it wants none, or has no validation utterances."""
+        utterances = feed.samples(settings.samples) if settings.sample_every else []
+        return cls(result, utterances, speak) if utterances else None
+
+    def __call__(
+        self, arrays: Mapping[str, jax.Array], writer: metrics.MetricsWriter, step: int
+    ) -> None:
+        """Writes the samples of a step; all processes of a run have to call it.
+
+        Args:
+          arrays: all of the run, by flat name.
+          writer: of the run.
+          step: number of steps that are done.
+        """
+        values = self.result.gather(arrays)
+        if jax.process_index() > 0:
+            return
+        first = self._tts is None
+        if self._tts is None:
+            self._tts = IndexTTS2(self.result.base.path)
+            self._tts.settings = self.result.settings
+        part = self.result.part
+        model = PARTS[part].abstract(self.result.settings.configs[part])
+        setattr(self._tts, part, fold_weight_norm(convert.fill(model, values)))
+        for number, (target, prompt) in enumerate(self.utterances):
+            try:
+                self._sample(self._tts, target, prompt, writer, step, f"{number}", first)
+            except InputError as error:
+                writer.note(f"sample {number} of step {step}: {error}")
+
+    def _sample(
+        self,
+        tts: IndexTTS2,
+        target: Utterance,
+        prompt: Utterance,
+        writer: metrics.MetricsWriter,
+        step: int,
+        name: str,
+        first: bool,
+    ) -> None:
+        rate, hop = tts.settings.mel.sample_rate, tts.settings.mel.hop_length
+        mel = target.mel.astype(np.float32)
+        if first:
+            wave = np.asarray(programs.vocode(tts.vocoder, *programs.stacked([mel])))
+            writer.audio(step, f"{name}/target", wave[0, : len(mel) * hop], rate)
+        # The text is stored as it was normalised; a seed of its own keeps samples comparable.
+        options = Options(
+            normalized=True,
+            num_beams=1,
+            max_codes=2 * len(target.takes[0].codes) + 50,
+            max_text_tokens=1_000_000,  # as many as T2S has positions for
+        )
+        emotion = Emotion(features=target.takes[0].features.astype(np.float32))
+        words, vectors, frames = None, target.word_vectors, target.word_frames
+        if tts.s2m.cfg.word_width and vectors is not None and frames is not None:
+            words = Words(vectors, frames)
+        voice = speaker_of(tts, prompt)
+        request = Request(target.text, voice, emotion, options, words=words)
+        speech = self.speak(tts, request, target)
+        writer.audio(step, f"{name}/speech", speech.samples, rate)
+        spoken = np.concatenate([segment.mel for segment in speech.segments])
+        writer.figure(step, f"{name}/mel", metrics.mel_figure(mel, spoken))
+
+
+def speaker_of(tts: IndexTTS2, utterance: Utterance) -> Speaker:
+    """The speaker object of a prepared utterance, of no more than inference reads of a prompt."""
+    take = utterance.takes[0]
+    T, M = len(take.codes), len(utterance.mel)
+    codes, features = take.codes[:PROMPT_CODES], take.features[:PROMPT_CODES].astype(np.float32)
+    return Speaker(
+        features=features,
+        codes=codes,
+        embedding=np.asarray(tts.semantic_codec.embed(codes[None]))[0],
+        mel=utterance.mel[: M * len(codes) // T].astype(np.float32),
+        style=utterance.style,
+        emotion_features=features,
+        fingerprint=tts.settings.front_end_fingerprint,
+    )
