@@ -17,7 +17,9 @@ only the settings are read), else those of the configuration's `model`.
                  An estimate: XLA fuses some of it away and adds scratch space; what the tensor
                  axis splits of it is counted whole.
 
-`--check` compiles the step for as many fake CPU devices and puts XLA's own numbers beside these.
+`--check` compiles the step for as many fake CPU devices and puts XLA's own numbers beside these. Of
+a released S2M on one device, the temporary bytes that are predicted are 1.29 times the compiled
+ones without remat, 0.52 times with it (in float32, 4 rows of 36 s).
 
 Dims: B rows, T codes.
 """
@@ -66,6 +68,12 @@ NUM_SHOWN = 10  # largest arrays
 _DTYPES = {
     **dict.fromkeys(("features", "prompt_features", "word_vectors"), jnp.float16),
     **dict.fromkeys(("mel", "prompt_mel", "prompt_style"), jnp.float32),
+}
+
+# Else XLA:CPU takes away the barriers of remat, and starts what it can as early as it can.
+_SPARING = {
+    "xla_disable_hlo_passes": "cse_barrier_expander",
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
 }
 
 # Memory of one device in GiB (data sheets), by regex of its `device_kind`.
@@ -602,7 +610,7 @@ def check(settings: Config, devices: Sequence[Any], *, stage: str = "") -> Check
     batch = _abstract_batch(step, inputs.largest)
     train: Any = step.train  # jitted
     lowered = train.lower(step.abstract_state, _abstract_frozen(step), batch)
-    compiled = lowered.compile().memory_analysis()
+    compiled = lowered.compile(compiler_options=_SPARING).memory_analysis()
     passing = step_bytes(step, inputs.largest)
     arguments = sum(state_bytes(step).values()) + passing.pop("batch")
     temporaries = sum(passing.values()) + activation_bytes(step, inputs)[settings.remat]
