@@ -26,6 +26,10 @@ A, B = ".lora_a", ".lora_b"  # what follows the name of the kernel
 
 # Attention and feed-forward of the blocks, bare or under the module's name. Not the conditioners.
 T2S_TARGETS = (r"(t2s\.)?blocks\.\d+\.(qkv|out|ffn_up|ffn_down)\.kernel",)
+# Likewise of the DiT. Not the norms under the flow time, the skips, the WaveNet, the regulator.
+S2M_TARGETS = (
+    r"(s2m\.)?velocity\.blocks\.\d+\.(attention\.(qkv|out)|feed_forward\.(gate|up|down))\.kernel",
+)
 QWEN3_TARGETS = (r"(qwen3\.)?blocks\.\d+\.(query|key|value|out|gate|up|down)\.kernel",)
 
 

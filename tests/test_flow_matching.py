@@ -81,14 +81,14 @@ def test_time_steps_are_those_of_torch():
         np.testing.assert_array_equal(flow_matching.time_steps(steps), want)
 
 
-@functools.partial(jax.jit, static_argnames="objective")
-def loss_and_gradients(model, *args, objective="velocity"):
+@functools.partial(jax.jit, static_argnames=("objective", "remat"))
+def loss_and_gradients(model, *args, objective="velocity", remat=False):
     """The losses, the estimated mel, and the gradients of the mean loss by the parameters."""
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 
     def compute(params):
         model = nnx.merge(graphdef, params, rest)
-        losses, estimate = flow_matching.loss(model, *args, objective=objective)
+        losses, estimate = flow_matching.loss(model, *args, objective=objective, remat=remat)
         return losses.mean(), (losses, estimate)
 
     gradients, (losses, estimate) = jax.grad(compute, has_aux=True)(params)
@@ -131,6 +131,17 @@ def test_both_objectives_are_equal_in_value_and_gradient():
         np.testing.assert_allclose(mel_gradients[name], gradient, atol=1e-6, err_msg=name)
     with pytest.raises(ValueError, match="objective is 'mal'; want one of velocity, mel"):
         flow_matching.loss(*args, objective="mal")
+
+
+@pytest.mark.slow
+def test_remat_changes_neither_loss_nor_gradients():
+    args = golden_model().velocity, *golden_loss_inputs(load_golden("s2m"))
+    want_loss, _, want = loss_and_gradients(*args)
+    got_loss, _, got = loss_and_gradients(*args, remat=True)
+    np.testing.assert_allclose(got_loss, want_loss, rtol=1e-6)
+    want = convert.params(want)
+    for name, gradient in convert.params(got).items():
+        np.testing.assert_allclose(gradient, want[name], atol=1e-6, err_msg=name)
 
 
 def test_item_without_scored_frames_costs_nothing():

@@ -11,15 +11,16 @@ from jax.sharding import PartitionSpec as P
 from indextts2_jax import checkpoint, convert, lora, sharding
 from indextts2_jax.emotion import qwen3
 from indextts2_jax.errors import InputError
-from indextts2_jax.lora import QWEN3_TARGETS, T2S_TARGETS, LoraConfig
-from indextts2_jax.s2m.model import S2M, S2MConfig
+from indextts2_jax.lora import QWEN3_TARGETS, S2M_TARGETS, T2S_TARGETS, LoraConfig
+from indextts2_jax.s2m import model as s2m
 from indextts2_jax.t2s import gpt
 
 NETWORKS = {
     "t2s": lambda rngs: gpt.T2S(gpt.T2SConfig.tiny(), rngs=rngs),
-    "s2m": lambda rngs: S2M(S2MConfig.tiny(), rngs=rngs),
+    "s2m": lambda rngs: s2m.S2M(s2m.S2MConfig.tiny(), rngs=rngs),
     "qwen3": lambda rngs: qwen3.Qwen3(qwen3.Qwen3Config.tiny(), rngs=rngs),
 }
+TARGETS = {"t2s": T2S_TARGETS, "s2m": S2M_TARGETS, "qwen3": QWEN3_TARGETS}
 TINY = LoraConfig(rank=2, alpha=3.0, targets=(r"w\.kernel",))
 
 
@@ -46,7 +47,7 @@ def test_merged_kernel_is_the_layer_of_peft():
     np.testing.assert_allclose(x @ np.asarray(merged["w.kernel"]), want, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name, targets", [("t2s", T2S_TARGETS), ("qwen3", QWEN3_TARGETS)])
+@pytest.mark.parametrize(("name", "targets"), TARGETS.items())
 def test_new_adapters_leave_a_network_as_it_is(name, targets):
     cfg = LoraConfig(4, 8.0, targets)
     arrays = convert.random_arrays(NETWORKS[name], seed=1)
@@ -61,10 +62,10 @@ def test_new_adapters_leave_a_network_as_it_is(name, targets):
 
 
 def test_targets_are_the_matrices_of_all_blocks(networks):
-    for name, targets, per_block in (("t2s", T2S_TARGETS, 4), ("qwen3", QWEN3_TARGETS, 7)):
-        shapes, cfg = convert.shapes(networks[name]), LoraConfig(1, 1.0, targets)
+    for name, matrices in (("t2s", 2 * 4), ("s2m", 5 * 5), ("qwen3", 2 * 7)):
+        shapes, cfg = convert.shapes(networks[name]), LoraConfig(1, 1.0, TARGETS[name])
         adapters = lora.adapter_shapes(shapes, cfg)
-        assert len(adapters) == 2 * 2 * per_block  # two blocks, A and B
+        assert len(adapters) == 2 * matrices  # A and B
         inside = lora.adapter_shapes({f"{name}.{n}": shape for n, shape in shapes.items()}, cfg)
         assert inside == {f"{name}.{n}": shape for n, shape in adapters.items()}
 
@@ -140,12 +141,11 @@ def test_sharded_adapters_merge_without_communication():
     assert isinstance(program(sharded).sharding, NamedSharding)
 
 
-@pytest.mark.parametrize("network", [gpt, qwen3])
-def test_adapters_lie_as_the_kernels_of_their_networks(networks, network):
-    name, targets = {gpt: ("t2s", T2S_TARGETS), qwen3: ("qwen3", QWEN3_TARGETS)}[network]
+@pytest.mark.parametrize(("name", "network"), {"t2s": gpt, "s2m": s2m, "qwen3": qwen3}.items())
+def test_adapters_lie_as_the_kernels_of_their_networks(networks, name, network):
     mesh = sharding.make_mesh(fsdp=2, tensor=2)
     shapes = convert.shapes(networks[name])
-    adapters = lora.adapter_shapes(shapes, LoraConfig(3, 1.0, targets))
+    adapters = lora.adapter_shapes(shapes, LoraConfig(3, 1.0, TARGETS[name]))
     arrays = {n: jax.ShapeDtypeStruct(s, jnp.float32) for n, s in (shapes | adapters).items()}
     rules = network.SHARDING_RULES
     places = sharding.shardings(arrays, (*lora.sharding_rules(rules), *rules), mesh)

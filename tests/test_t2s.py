@@ -1,5 +1,6 @@
 """T2S: parity with PyTorch, and what must hold of any T2S."""
 
+import functools
 import json
 
 import jax
@@ -11,6 +12,7 @@ from flax import nnx
 from indextts2_jax import convert
 from indextts2_jax.t2s import generate as gen
 from indextts2_jax.t2s import gpt
+from indextts2_jax.t2s.conditioner import Conditioner, ConditionerConfig
 from tests.common import SHARED, manifest, needs_shared, relative_error
 
 
@@ -189,6 +191,22 @@ def test_conditioner_ignores_padding(tiny, part, length):
     conditioner = getattr(tiny, part)
     alone = run(conditioner, features, None)
     np.testing.assert_allclose(run(conditioner, padded, mask), alone, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_remat_changes_no_gradient_of_a_conditioner():
+    cfg = ConditionerConfig(6, 4, 4, 1, 1, 1, 4, perceiver_depth=1, conv_kernel=3)
+    model = Conditioner(cfg, rngs=convert.Keys(jax.random.key(0)))
+    features = jax.random.normal(jax.random.key(0), (2, 10, 6))
+    mask = jnp.arange(10) < jnp.asarray([[10], [7]])
+
+    @functools.partial(jax.jit, static_argnames="remat")
+    def gradients(model, remat):
+        return jax.grad(lambda m: jnp.sum(jnp.sin(m(features, mask, remat=remat))))(model)
+
+    want, got = (convert.params(gradients(model, remat)) for remat in (False, True))
+    for name, gradient in want.items():
+        np.testing.assert_allclose(got[name], gradient, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("positions", ["plain", "released"])

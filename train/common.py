@@ -77,7 +77,8 @@ class Task:
         validation; `progress` is the share of the stage that is done, 0 .. 1.
       tokens: tokens(batch) -> number of positions that the step computes, padding included.
       flops: flops(batch) -> floating point operations of the step, forward and backward.
-      heads: modules that serve the training alone; LoRA trains them whole.
+      heads: beginnings of names of parameters that no release has; LoRA trains them whole.
+      lora_targets: regexes of the kernels that LoRA adapts if the settings name none.
     """
 
     modules: Mapping[str, Module]
@@ -86,6 +87,7 @@ class Task:
     tokens: Callable[[Batch], int]
     flops: Callable[[Batch], float]
     heads: tuple[str, ...] = ()
+    lora_targets: tuple[str, ...] = ()
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -161,7 +163,7 @@ class Partition:
         chosen = [n for n in names if matches(n, stage.train) and not matches(n, stage.freeze)]
         if adapters is not None:
             kernels = lora.adapter_shapes({n: task.shapes[n] for n in chosen}, adapters)
-            heads = [n for n in chosen if n.split(".")[0] in task.heads]
+            heads = [n for n in chosen if n.startswith(task.heads)]
             chosen = [*kernels, *heads]
         if not chosen:
             raise InputError(f"stage {stage.name}: nothing is left to train")

@@ -158,7 +158,7 @@ def make_step(setup: Setup, stage: Config) -> Step:
     task = setup.task(stage)
     adapters = None
     if settings.lora.rank:
-        targets = settings.lora.targets or lora.T2S_TARGETS
+        targets = settings.lora.targets or task.lora_targets
         adapters = lora.LoraConfig(settings.lora.rank, settings.lora.alpha, targets)
     rate = common.schedule(stage)
     return Step(

@@ -37,7 +37,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from indextts2_jax import convert, programs
+from indextts2_jax import convert, lora, programs
 from indextts2_jax.options import Request
 from indextts2_jax.pipeline import IndexTTS2
 from indextts2_jax.prompt import semantic_codec
@@ -228,6 +228,7 @@ def make_task(
     method: Method,
     *,
     t2s_cfg: T2SConfig | None = None,
+    remat: bool = False,
 ) -> common.Task:
     """What a stage trains.
 
@@ -236,6 +237,7 @@ def make_task(
       codec: that of the semantic codec.
       method: of the stage.
       t2s_cfg: that of T2S; needed where `method.latent_probability` is not 0.
+      remat: trade time for memory.
     """
     wavenet = dataclasses.replace(cfg.velocity.wavenet, dropout=method.dropout)
     cfg = dataclasses.replace(cfg, velocity=dataclasses.replace(cfg.velocity, wavenet=wavenet))
@@ -274,6 +276,7 @@ def make_task(
             draws.flow,
             objective=method.objective,
             key=key,
+            remat=remat,
         )
         return losses, {}
 
@@ -284,17 +287,25 @@ def make_task(
         total = flops(cfg, tokens(batch), method.num_frames(batch))
         if method.latent_probability:
             assert t2s_cfg is not None
-            total += t2s.flops(t2s_cfg, batch) / 3  # forward only
+            total += t2s.latent_flops(t2s_cfg, batch)
         return total
 
-    return common.Task(modules, draw, loss, tokens, operations)
+    return common.Task(
+        modules,
+        draw,
+        loss,
+        tokens,
+        operations,
+        heads=("s2m.text_features.",),
+        lora_targets=lora.S2M_TARGETS,
+    )
 
 
 def flops(cfg: S2MConfig, positions: int, num_frames: int) -> float:
     """Floating point operations of S2M in a step: 6 per weight and position, and attention.
 
-    Counted: regulator and velocity, but not its weights that act once per row. Not counted: the
-    projections of latents and word vectors, and the embedding of codes.
+    Counted: regulator and velocity, but not its weights that act once per row. Not counted, for
+    being less than 1 %: the projections of latents and word vectors, the embedding of codes.
 
     Args:
       cfg: architecture of S2M.
@@ -376,7 +387,8 @@ def setup(settings: Config) -> loop.Setup:
     feed = Feed.open(settings, base, mesh, sorted(fields), *limits)
 
     def task(stage: Config) -> common.Task:
-        return make_task(cfg, codec, Method.of(stage), t2s_cfg=t2s_cfg)
+        method = Method.of(stage)
+        return make_task(cfg, codec, method, t2s_cfg=t2s_cfg, remat=settings.remat)
 
     def initial(places: Any) -> dict[str, jax.Array]:
         out = {}

@@ -26,11 +26,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from indextts2_jax import lora
 from indextts2_jax.nn.masking import length_mask
 from indextts2_jax.options import Request
 from indextts2_jax.pipeline import IndexTTS2
 from indextts2_jax.results import Speech
 from indextts2_jax.t2s import gpt
+from indextts2_jax.t2s.conditioner import ConditionerConfig
 from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.t2s.gpt import T2S, Prefix, T2SConfig
 from train import adversary, artifacts, common, config, loop
@@ -39,6 +41,7 @@ from train.feed import Feed, data_config
 from train.samples import Samples
 from train.shards import Utterance
 
+FIELDS = ("text", "codes", "features", "prompt_features", "speaker")  # of the data
 EMOTION_BRANCH = r"t2s\.emotion_(conditioner|in|out)\..*"
 SPEAKER_BRANCH = r"t2s\.speaker_conditioner\..*"
 
@@ -108,6 +111,8 @@ def prefix_of(
     emotion: jax.Array,
     slots: tuple[str, ...],
     free: jax.Array,
+    *,
+    remat: bool = False,
 ) -> Prefix:
     """Conditions and text of a batch, embedded.
 
@@ -117,21 +122,22 @@ def prefix_of(
       emotion: [B, D].
       slots: duration slots of a known number of codes.
       free: [B] bool, rows whose number of codes is not told.
+      remat: trade time for memory.
     """
     features = batch["prompt_features"]
     prompt_mask = length_mask(batch["prompt_feature_lengths"], features.shape[1])
-    latents = model.speaker_latents(features, prompt_mask)
+    latents = model.speaker_latents(features, prompt_mask, remat=remat)
     told = model.duration_vectors(slots, batch["code_lengths"])
     untold = model.duration_vectors(model.cfg.free_slots, batch["code_lengths"])
     durations = jnp.where(free[:, None, None], untold, told)
     return model.prefix(latents, emotion, durations, batch["text"], batch["text_lengths"])
 
 
-def emotion_of(model: T2S, batch: common.Batch) -> jax.Array:
-    """Emotion vectors [B, D] of the utterances themselves."""
+def emotion_of(model: T2S, batch: common.Batch, *, remat: bool = False) -> jax.Array:
+    """Emotion vectors [B, D] of the utterances themselves; `remat` trades time for memory."""
     features = batch["features"]
     mask = length_mask(batch["feature_lengths"], features.shape[1])
-    return model.emotion_vector(features, mask)
+    return model.emotion_vector(features, mask, remat=remat)
 
 
 def code_loss(
@@ -222,8 +228,8 @@ def make_task(
         modules: Any, batch: common.Batch, free: jax.Array, key: Any, progress: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         model: T2S = modules["t2s"]
-        emotion = emotion_of(model, batch)
-        prefix = prefix_of(model, batch, emotion, slots, free)
+        emotion = emotion_of(model, batch, remat=remat)
+        prefix = prefix_of(model, batch, emotion, slots, free, remat=remat)
         hidden = model.teacher_forced(prefix, batch["codes"], key=key, remat=remat)
         P = prefix.x.shape[1]
         total, accuracy = code_loss(model, hidden[:, P:], batch["codes"], batch["code_lengths"])
@@ -245,20 +251,54 @@ def make_task(
         return B * (cfg.num_conditions + L + 2 + 1 + T)
 
     return common.Task(
-        modules, draw, loss, tokens, lambda batch: flops(cfg, batch), heads=("speaker_classifier",)
+        modules,
+        draw,
+        loss,
+        tokens,
+        lambda batch: flops(cfg, batch),
+        heads=("speaker_classifier.",),
+        lora_targets=lora.T2S_TARGETS,
     )
 
 
 def flops(cfg: T2SConfig, batch: common.Batch) -> float:
     """Floating point operations of a step: 6 per weight and position, and attention.
 
-    Counted as is usual for MFU: causal attention in full, nothing for what `remat` computes again.
+    Counted as is usual for MFU: causal attention in full, frozen weights as if they learned,
+    nothing for what `remat` computes again. Not counted: the text head, the speaker classifier.
+    """
+    B, T = batch["codes"].shape
+    head = 6 * cfg.width * cfg.num_codes * B * (T + 1)
+    return 3 * latent_flops(cfg, batch) + head
+
+
+def latent_flops(cfg: T2SConfig, batch: common.Batch) -> float:
+    """Operations of one forward pass over known codes up to the GPT latents, conditioners included.
+
+    Args:
+      cfg: architecture of T2S.
+      batch: text, codes and features.
     """
     (B, L), T = batch["text"].shape, batch["codes"].shape[1]
     S, D = cfg.num_conditions + L + 2 + 1 + T, cfg.width
-    trunk = 6 * 12 * D * D * cfg.num_layers * B * S + 12 * cfg.num_layers * D * B * S * S
-    head = 6 * D * cfg.num_codes * B * (T + 1)
-    return float(trunk + head)
+    trunk = B * S * cfg.num_layers * (2 * 12 * D * D + 4 * D * S)
+    emotion = 2 * B * (cfg.emotion.latent_width * D + D * D)
+    prompt, own = (batch[name].shape[1] for name in ("prompt_features", "features"))
+    conditioners = conditioner_flops(cfg.speaker, prompt) + conditioner_flops(cfg.emotion, own)
+    return float(trunk + emotion + B * conditioners)
+
+
+def conditioner_flops(cfg: ConditionerConfig, num_frames: int) -> int:
+    """Operations of one forward pass of a conditioner over the features of a row."""
+    S, bins, N = (num_frames - 1) // 2, cfg.subsampled_features, cfg.num_latents
+    D, W, inner = cfg.width, cfg.latent_width, cfg.num_heads * cfg.perceiver_head_dim
+    hidden = int(W * cfg.perceiver_mult * 2 / 3)
+    subsampling = 9 * bins * D + D * bins * D  # weights, times the positions that they act on
+    block = 8 * D * D + cfg.conv_kernel * D + 2 * D * cfg.ffn_width + 2 * D * S
+    context = D * W if D != W else 0
+    layer = N * (2 * W * inner + 3 * W * hidden) + (N + S) * (2 * W * inner + 2 * N * inner)
+    weights = S * (subsampling + cfg.num_blocks * block + context) + cfg.perceiver_depth * layer
+    return 2 * weights
 
 
 def setup(settings: Config) -> loop.Setup:
@@ -270,8 +310,7 @@ def setup(settings: Config) -> loop.Setup:
     mesh = loop.make_mesh(settings)
     base = artifacts.Base.open(settings.checkpoint)
     cfg = artifacts.t2s_config(settings, base)
-    fields = ("text", "codes", "features", "prompt_features", "speaker")
-    feed = Feed.open(settings, base, mesh, fields, cfg.max_codes, cfg.max_text_tokens)
+    feed = Feed.open(settings, base, mesh, FIELDS, cfg.max_codes, cfg.max_text_tokens)
     classifier = adversary.SpeakerClassifierConfig(
         cfg.width, settings.speaker_classifier_width, len(feed.plan.speakers)
     )

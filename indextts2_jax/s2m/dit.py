@@ -165,8 +165,13 @@ class Block(nnx.Module):
         self.feed_forward_norm = AdaptiveRMSNorm(D, rngs=rngs)
         self.feed_forward = FeedForward(cfg, rngs=rngs)
 
-    def __call__(self, x: jax.Array, time: jax.Array, mask: jax.Array) -> jax.Array:
-        """Maps x [B, T, D], with its skip merged in, under time [B, D]."""
+    def __call__(
+        self, x: jax.Array, time: jax.Array, mask: jax.Array, skip: jax.Array | None = None
+    ) -> jax.Array:
+        """Maps x [B, T, D] under time [B, D], with its skip [B, T, D] if it takes one."""
+        if self.skip is not None:
+            assert skip is not None
+            x = self.skip(jnp.concatenate([x, skip], axis=-1))
         x = x + self.attention(self.attention_norm(x, time), mask)
         return x + self.feed_forward(self.feed_forward_norm(x, time))
 
@@ -210,6 +215,7 @@ class Velocity(nnx.Module):
         *,
         drop_condition: jax.Array | None = None,
         key: jax.Array | None = None,
+        remat: bool = False,
     ) -> jax.Array:
         """Evaluates the velocity field.
 
@@ -222,12 +228,13 @@ class Velocity(nnx.Module):
           lengths: [B] int32 valid frames, prompt included.
           drop_condition: [B] bool, True takes all conditions away (training); None drops none.
           key: dropout key; None turns dropout off.
+          remat: trade time for memory in gradients.
 
         Returns:
           [B, T, M] velocity; arbitrary in padded frames.
         """
         condition = self.encode_condition(prompt_x, style, mu, drop_condition=drop_condition)
-        return self.evaluate(x, t, condition, lengths, key=key)
+        return self.evaluate(x, t, condition, lengths, key=key, remat=remat)
 
     def encode_condition(
         self,
@@ -259,6 +266,7 @@ class Velocity(nnx.Module):
         lengths: jax.Array,
         *,
         key: jax.Array | None = None,
+        remat: bool = False,
     ) -> jax.Array:
         """As `__call__`, with the result of `encode_condition` for the conditions."""
         mask = length_mask(lengths, x.shape[1])
@@ -267,16 +275,19 @@ class Velocity(nnx.Module):
 
         h = x @ self.merge.kernel[: self.num_mels] + condition  # [B, T, D]
         skips = []
+
+        def run(block: Block, h: jax.Array, time: jax.Array, skip: jax.Array | None) -> jax.Array:
+            return block(h, time, mask, skip)
+
         for i, block in enumerate(self.blocks):
-            if block.skip is not None:
-                h = block.skip(jnp.concatenate([h, skips.pop()], axis=-1))
-            h = block(h, time, mask)
+            skip = skips.pop() if block.skip is not None else None
+            h = (jax.checkpoint(run) if remat else run)(block, h, time, skip)
             if i < self.middle:
                 skips.append(h)
         h = self.long_skip(jnp.concatenate([self.norm(h, time), x], axis=-1))
 
         y = self.wavenet(
-            self.wavenet_input(h), self.wavenet_time_embedding(t), lengths, key=key
+            self.wavenet_input(h), self.wavenet_time_embedding(t), lengths, key=key, remat=remat
         ) + self.wavenet_residual(h)
         shift, scale = jnp.split(self.final_modulation(jax.nn.silu(time))[:, None], 2, axis=-1)
         return self.output(self.final(self.final_norm(y) * (1 + scale) + shift))

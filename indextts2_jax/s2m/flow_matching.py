@@ -207,6 +207,7 @@ def loss(
     *,
     objective: str = "velocity",
     key: jax.Array | None = None,
+    remat: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Computes the L1 distance between what is predicted and what is true, item by item.
 
@@ -223,6 +224,7 @@ def loss(
       draws: from `draw_training`.
       objective: "velocity", as the release is trained, or "mel", equation 5 of the paper.
       key: dropout key; None turns dropout off.
+      remat: trade time for memory in gradients.
 
     Returns:
       Losses [B], each the mean over the mel bins and scored frames of the item (0 if it has none);
@@ -247,6 +249,7 @@ def loss(
         lengths,
         drop_condition=draws.drop_condition,
         key=key,
+        remat=remat,
     ).astype(jnp.float32)
     estimate = v + remaining
     got, want = (v, mel - remaining) if objective == "velocity" else (estimate, mel)

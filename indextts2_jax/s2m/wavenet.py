@@ -93,7 +93,13 @@ class WaveNet(nnx.Module):
         self.layers = nnx.List([Layer(cfg, i, rngs=rngs) for i in range(cfg.num_layers)])
 
     def __call__(
-        self, x: jax.Array, time: jax.Array, lengths: jax.Array, *, key: jax.Array | None = None
+        self,
+        x: jax.Array,
+        time: jax.Array,
+        lengths: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        remat: bool = False,
     ) -> jax.Array:
         """Refines the frames of the transformer.
 
@@ -102,6 +108,7 @@ class WaveNet(nnx.Module):
           time: [B, D] time embedding.
           lengths: [B] int32 valid frames.
           key: dropout key; None turns dropout off.
+          remat: keep only the inputs of the layers, and compute the rest again for gradients.
 
         Returns:
           [B, T, D].
@@ -110,8 +117,14 @@ class WaveNet(nnx.Module):
         keys = [None] * num_layers if key is None else jax.random.split(key, num_layers)
         times = jnp.split(self.time(time)[:, None], num_layers, axis=-1)  # each [B, 1, 2 D]
         out = jnp.zeros_like(x)
+
+        def run(
+            layer: Layer, x: jax.Array, time: jax.Array, key: jax.Array | None
+        ) -> tuple[jax.Array, jax.Array]:
+            return layer(x, time, lengths, key=key)
+
         for layer, layer_time, layer_key in zip(self.layers, times, keys, strict=True):
-            x, skip = layer(x, layer_time, lengths, key=layer_key)
+            x, skip = (jax.checkpoint(run) if remat else run)(layer, x, layer_time, layer_key)
             out = out + skip
         return out
 

@@ -143,6 +143,14 @@ class PerceiverLayer(nnx.Module):
         return latents + self.ffn_down(content * jax.nn.gelu(gate, approximate=False))
 
 
+def _subsample(conv: nnx.Conv, out: nnx.Linear, features: jax.Array) -> jax.Array:
+    """Maps features [B, T, F] to frames [B, S, D]."""
+    x = features.astype(conv.kernel.dtype)[..., None]  # [B, T, F, 1]
+    x = jax.nn.relu(conv(x))  # [B, S, F', C]
+    x = x.swapaxes(2, 3).reshape(*x.shape[:2], -1)  # upstream flattens channel-major
+    return out(x) * math.sqrt(out.out_features)
+
+
 class Conditioner(nnx.Module):
     """Features of a recording -> `num_latents` latents."""
 
@@ -156,32 +164,33 @@ class Conditioner(nnx.Module):
         self.latents = nnx.Param(0.02 * jax.random.normal(rngs.params(), (cfg.num_latents, W)))
         self.layers = nnx.List([PerceiverLayer(cfg, rngs=rngs) for _ in range(cfg.perceiver_depth)])
         self.norm_latents = nnx.Param(jnp.ones(W))
-        self.width = D
 
     def encode(
-        self, features: jax.Array, mask: jax.Array | None = None
+        self, features: jax.Array, mask: jax.Array | None = None, *, remat: bool = False
     ) -> tuple[jax.Array, jax.Array | None]:
         """Runs the conformer.
 
         Args:
           features: [B, T, F] normalised w2v-BERT features.
           mask: [B, T] bool, True = valid; None when all frames are.
+          remat: keep only features and inputs of the blocks, and compute the rest again for
+            gradients.
 
         Returns:
           Encoded frames [B, S, D] and their mask [B, S] (None if `mask` is).
         """
-        x = features.astype(self.subsample.kernel.dtype)[..., None]  # [B, T, F, 1]
-        x = jax.nn.relu(self.subsample(x))  # [B, S, F', C]
-        x = x.swapaxes(2, 3).reshape(*x.shape[:2], -1)  # upstream flattens channel-major
-        x = self.subsample_out(x) * math.sqrt(self.width)  # [B, S, D]
+        maybe_checkpoint = jax.checkpoint if remat else lambda f: f
+        x = maybe_checkpoint(_subsample)(self.subsample, self.subsample_out, features)
         mask = None if mask is None else mask[:, 2::2][:, : x.shape[1]]
         for block in self.blocks:
-            x = block(x, mask)
+            x = maybe_checkpoint(ConformerBlock.__call__)(block, x, mask)
         return self.norm_blocks(x), mask
 
-    def __call__(self, features: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Maps features [B, T, F] (`mask` [B, T]) to latents [B, N, W]."""
-        context, mask = self.encode(features, mask)
+    def __call__(
+        self, features: jax.Array, mask: jax.Array | None = None, *, remat: bool = False
+    ) -> jax.Array:
+        """Maps features [B, T, F] (`mask` [B, T]) to latents [B, N, W]; `remat` as in `encode`."""
+        context, mask = self.encode(features, mask, remat=remat)
         if self.project_context is not None:
             context = self.project_context(context)
         B, S, W = context.shape

@@ -305,13 +305,18 @@ class T2S(nnx.Module):
         """The dtype that this module computes in."""
         return self.code_embed.embedding.dtype
 
-    def speaker_latents(self, features: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def speaker_latents(
+        self, features: jax.Array, mask: jax.Array | None = None, *, remat: bool = False
+    ) -> jax.Array:
         """Maps a timbre prompt's features [B, T, F] (`mask` [B, T]) to latents [B, 32, D]."""
-        return self.speaker_conditioner(features, mask)
+        return self.speaker_conditioner(features, mask, remat=remat)
 
-    def emotion_vector(self, features: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def emotion_vector(
+        self, features: jax.Array, mask: jax.Array | None = None, *, remat: bool = False
+    ) -> jax.Array:
         """Maps a style prompt's features [B, T, F] (`mask` [B, T]) to one vector [B, D]."""
-        return self.emotion_out(self.emotion_in(self.emotion_conditioner(features, mask)[:, 0]))
+        latents = self.emotion_conditioner(features, mask, remat=remat)
+        return self.emotion_out(self.emotion_in(latents[:, 0]))
 
     def duration_vectors(self, slots: tuple[str, ...], num_codes: jax.Array) -> jax.Array:
         """The duration slots of the sequence (paper section 3.1.1).
