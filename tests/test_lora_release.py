@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from safetensors.torch import load_file
 
@@ -12,28 +11,22 @@ from indextts2_jax import cli, convert, lora
 from indextts2_jax.export import FILES
 from indextts2_jax.parts import PARTS, Settings, load_part
 from tests.common import ROOT
+from tests.test_prepare import vowel, write_corpus
 from train import config, loop, prepare, t2s
-from train.corpora import read_corpus
 from train.recordings import Limits
 
 pytestmark = pytest.mark.slow
-RATE = 16000
 
 
 @pytest.fixture(scope="module")
 def data(converted, tmp_path_factory):
     """Six recordings of two voices, prepared."""
-    corpus = tmp_path_factory.mktemp("corpus")
-    for number in range(6):
-        t = np.arange(int((1.2 + 0.1 * number) * RATE)) / RATE
-        tone = sum(np.sin(2 * np.pi * (110 + 20 * number) * k * t) / k for k in range(1, 10))
-        path = corpus / f"voice{number % 2}" / f"{number}.wav"
-        path.parent.mkdir(exist_ok=True)
-        soundfile.write(path, 0.2 * tone * (1 + 0.5 * np.sin(9 * t)), RATE)
-        path.with_suffix(".txt").write_text("Hello there, how are you?")
+    text = "Hello there, how are you?"
+    items = {f"v{i % 2}/{i}": (vowel(1.2 + 0.1 * i, 110 + 20 * i), text) for i in range(6)}
+    rows = write_corpus(tmp_path_factory.mktemp("corpus"), items)
     out = tmp_path_factory.mktemp("data") / "data"
     options = prepare.Options(Limits(max_seconds=3.0), speeds=0)
-    prepare.prepare(read_corpus(corpus)[1], converted, out, options, batch_seconds=10)
+    prepare.prepare(rows, converted, out, options, batch_seconds=10)
     return out
 
 

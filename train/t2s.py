@@ -278,8 +278,7 @@ def setup(settings: Config) -> loop.Setup:
     def initial(places: Any) -> dict[str, jax.Array]:
         if settings.init == "scratch":
             return {}
-        source = base if settings.init == "checkpoint" else artifacts.Base.open(settings.init)
-        return source.arrays("t2s", places, "t2s.")
+        return artifacts.source_of(settings, base).arrays("t2s", places, "t2s.")
 
     def publish(arrays: Any) -> None:
         changes: dict[str, Any] = {}
@@ -289,7 +288,13 @@ def setup(settings: Config) -> loop.Setup:
                 "decoding": DecodingRules(forbidden=(cfg.start_code,)),
                 "num_beams": 1,
                 "duration_slots": tuple(settings.duration_slots),
+                "emotion_groups": (),  # the prototypes are emotion vectors of another T2S
             }
+        elif settings.init != "checkpoint":
+            source = artifacts.Base.open(settings.init).settings
+            for name in ("decoding", "num_beams", "duration_slots"):
+                changes[name] = getattr(source, name)
+            changes["emotion_groups"] = ()
         own = {n.removeprefix("t2s."): x for n, x in arrays.items() if n.startswith("t2s.")}
         out = pathlib.Path(settings.out) / "checkpoint"
         artifacts.publish(base, out, "t2s", own, cfg, **changes)

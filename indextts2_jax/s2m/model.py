@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
@@ -30,7 +31,8 @@ from indextts2_jax.s2m.wavenet import WaveNetConfig
 class S2MConfig:
     """Architecture of S2M. The released model is `indextts2()`."""
 
-    latent_widths: tuple[int, ...]  # from GPT latents through hidden layers to semantic embeddings
+    # From GPT latents through hidden layers to semantic embeddings; () = latents are not read.
+    latent_widths: tuple[int, ...]
     length_regulator: LengthRegulatorConfig
     velocity: VelocityConfig
 
@@ -134,7 +136,9 @@ class LatentProjection(nnx.Module):
         )
 
     def __call__(self, latents: jax.Array) -> jax.Array:
-        """Maps latents [B, T_code, G] to [B, T_code, C]."""
+        """Maps latents [B, T_code, G] to [B, T_code, C]; to zeros [B, T_code, 1] without layers."""
+        if not self.layers:
+            return jnp.zeros((*latents.shape[:-1], 1), latents.dtype)
         x = latents.astype(self.layers[0].kernel.dtype)
         for layer in self.layers:
             x = layer(x)
