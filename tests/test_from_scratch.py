@@ -18,7 +18,11 @@ from train import artifacts, config, loop, prepare, s2m, shards, t2s
 from train.recordings import Limits
 
 ENCODERS = {"w2v_bert", "semantic_codec", "campplus", "vocoder"}
-BY_DEFAULT = ROOT / "configs"
+CONFIGS = ROOT / "configs"
+SMALL = {  # changes of the laptop's sizes
+    "t2s": ("model.num_layers=1", "model.speaker.num_blocks=1", "model.emotion.num_blocks=1"),
+    "s2m": ("model.velocity.num_layers=3", "model.velocity.wavenet.num_layers=1"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +99,10 @@ def test_encoders_alone_do_not_speak_and_say_what_is_missing(encoders, tmp_path,
 
 def test_trainers_say_what_is_missing(encoders):
     base = artifacts.Base.open(encoders)
-    run = config.load(BY_DEFAULT / "t2s_tiny.py", ["init=checkpoint"])
+    run = config.load(CONFIGS / "t2s_tiny.py", ["init=checkpoint"])
     with pytest.raises(checkpoint.CheckpointError, match="holds no t2s; train first"):
         artifacts.t2s_config(run, base)
-    run = config.load(BY_DEFAULT / "s2m_tiny.py")
+    run = config.load(CONFIGS / "s2m_tiny.py")
     with pytest.raises(checkpoint.CheckpointError, match="holds no t2s; train first"):
         s2m.s2m_config(run, base)
     config.assign(run, "stages.0.latent_probability=0.0")
@@ -162,8 +166,8 @@ def train(trainer, base, data, out, *changes):
     """The checkpoint of a short run."""
     name = trainer.__name__.split(".")[-1]
     paths = f"checkpoint={base}", f"data.paths={data}", f"out={out}"
-    few = "data.validation=0", "stages.0.steps=2"
-    settings = config.load(BY_DEFAULT / f"{name}_tiny.py", (*paths, *few, *changes))
+    few = "data.validation=0", "data.ladder_ratio=8.0", "stages.0.steps=2", *SMALL[name]
+    settings = config.load(CONFIGS / f"{name}_tiny.py", (*paths, *few, *changes))
     loop.run(trainer.setup(settings))
     return out / "checkpoint"
 
@@ -172,14 +176,14 @@ def train(trainer, base, data, out, *changes):
 def test_t2s_and_then_s2m_from_scratch_make_a_checkpoint_that_speaks(
     encoders, data, voice, tmp_path, capsys
 ):
-    with_t2s = train(t2s, encoders, data, tmp_path / "t2s", "model.num_layers=1")
+    with_t2s = train(t2s, encoders, data, tmp_path / "t2s")
     settings = Settings.load(with_t2s)
     assert settings.configs.keys() == ENCODERS | {"t2s"}
     assert settings.decoding.forbidden == (settings.configs["t2s"].start_code,)
     assert speak(with_t2s, tmp_path / "out.wav") == 2
     assert "holds no s2m; train first: python -m train.s2m" in capsys.readouterr().err
 
-    whole = train(s2m, with_t2s, data, tmp_path / "s2m", "model.velocity.num_layers=3")
+    whole = train(s2m, with_t2s, data, tmp_path / "s2m")
     assert Settings.load(whole).configs.keys() == ENCODERS | {"t2s", "s2m"}
     assert Settings.load(whole).configs["s2m"].latent_widths[0] == 192
     for name in ENCODERS:
@@ -194,11 +198,11 @@ def test_t2s_and_then_s2m_from_scratch_make_a_checkpoint_that_speaks(
 @pytest.mark.slow
 def test_s2m_that_reads_no_latents_needs_no_t2s_and_fits_any(encoders, data, voice, tmp_path):
     none = "stages.0.latent_probability=0.0"
-    with_s2m = train(s2m, encoders, data, tmp_path / "s2m", "model.velocity.num_layers=3", none)
+    with_s2m = train(s2m, encoders, data, tmp_path / "s2m", none)
     assert Settings.load(with_s2m).configs.keys() == ENCODERS | {"s2m"}
     again = f"checkpoint={with_s2m}", f"data.paths={data}", "init=checkpoint"
-    run = config.load(BY_DEFAULT / "s2m_tiny.py", again)
+    run = config.load(CONFIGS / "s2m_tiny.py", again)
     with pytest.raises(loop.TrainingError, match=r"latent_probability must be 0\.0"):
         s2m.setup(run)
-    whole = train(t2s, with_s2m, data, tmp_path / "t2s", "model.num_layers=1")
+    whole = train(t2s, with_s2m, data, tmp_path / "t2s")
     assert speak(whole, tmp_path / "out.wav", "--voice", str(voice)) == 0
