@@ -166,8 +166,8 @@ def train(trainer, base, data, out, *changes):
     """The checkpoint of a short run."""
     name = trainer.__name__.split(".")[-1]
     paths = f"checkpoint={base}", f"data.paths={data}", f"out={out}"
-    few = "data.validation=0", "data.ladder_ratio=8.0", "stages.0.steps=2", *SMALL[name]
-    settings = config.load(CONFIGS / f"{name}_tiny.py", (*paths, *few, *changes))
+    few = "data.validation=0", "data.ladder_ratio=8.0", "stages.0.steps=2"
+    settings = config.load(CONFIGS / f"{name}_tiny.py", (*paths, *few, *SMALL[name], *changes))
     loop.run(trainer.setup(settings))
     return out / "checkpoint"
 
@@ -206,3 +206,15 @@ def test_s2m_that_reads_no_latents_needs_no_t2s_and_fits_any(encoders, data, voi
         s2m.setup(run)
     whole = train(t2s, with_s2m, data, tmp_path / "t2s")
     assert speak(whole, tmp_path / "out.wav", "--voice", str(voice)) == 0
+
+
+@pytest.mark.slow
+def test_t2s_of_another_checkpoint_comes_with_its_rules(encoders, converted, data, tmp_path):
+    changes = f"init={converted}", 'duration_slots=("pos(T)", "speed0")'
+    out = train(t2s, encoders, data, tmp_path / "t2s", *changes)
+    got, source = Settings.load(out), Settings.load(converted)
+    assert got.configs["t2s"] == source.configs["t2s"]
+    assert got.fingerprints["t2s"] != source.fingerprints["t2s"]
+    assert (got.decoding, got.num_beams) == (source.decoding, source.num_beams)
+    assert got.duration_slots == source.duration_slots
+    assert got.emotion_groups == ()

@@ -292,9 +292,13 @@ def setup(settings: Config) -> loop.Setup:
             }
         elif settings.init != "checkpoint":
             source = artifacts.Base.open(settings.init).settings
-            for name in ("decoding", "num_beams", "duration_slots"):
-                changes[name] = getattr(source, name)
-            changes["emotion_groups"] = ()
+            changes = {
+                "source": f"T2S of {settings.init}, trained further ({settings.out})",
+                "decoding": source.decoding,
+                "num_beams": source.num_beams,
+                "duration_slots": source.duration_slots,
+                "emotion_groups": (),
+            }
         own = {n.removeprefix("t2s."): x for n, x in arrays.items() if n.startswith("t2s.")}
         out = pathlib.Path(settings.out) / "checkpoint"
         artifacts.publish(base, out, "t2s", own, cfg, **changes)
