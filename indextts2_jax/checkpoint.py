@@ -4,7 +4,8 @@
     provenance.json     where every tensor and file came from (converted checkpoints)
     tokenizer/          files of the tokenizers
     release/            settings and licences of the release, word for word (converted checkpoints)
-    weights/<part>/*/   Orbax: flat name -> array, in pieces
+    weights/<part>/*/   Orbax: flat name -> array, in pieces; besides networks `tables` (statistics
+                        of features) and `prototypes` (of emotions; they belong to the T2S)
     unused/<part>/*/    Orbax: torch tensors that no network reads, kept for the way back
 
 A directory appears whole or not at all: `writing` fills a temporary neighbour and renames it.

@@ -107,7 +107,7 @@ def _run_check_duration(args: argparse.Namespace) -> None:
         texts = [line for line in _read_file(args.text_file).splitlines() if line.strip()]
         if not texts:
             raise InputError(f"{args.text_file} is empty")
-    tts = _open_checkpoint(args)
+    tts = _open_checkpoint(args, "t2s")
     found = check_duration(tts, tts.speaker(args.voice or SAMPLE_VOICE), texts, options=options)
     if args.json:
         print(json.dumps(found))
@@ -122,13 +122,19 @@ def _add_convert(commands: Any) -> None:
     parser = commands.add_parser(
         "convert",
         help="convert a PyTorch release into a checkpoint, or back",
-        description="Convert a PyTorch release of IndexTTS-2 into one checkpoint directory, or a "
-        "checkpoint into a release. Every tensor must be accounted for, by name and shape; "
-        "otherwise nothing is written.",
+        description="Convert a PyTorch release of IndexTTS-2, or the auxiliary models alone, into "
+        "one checkpoint directory, or a checkpoint into a release. Every tensor must be accounted "
+        "for, by name and shape; otherwise nothing is written.",
     )
     path = pathlib.Path
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--src", type=path, help="the release directory")
+    source.add_argument(
+        "--encoders",
+        type=path,
+        metavar="DIR",
+        help="directory of the auxiliary models alone, to train T2S and S2M from scratch",
+    )
     source.add_argument(
         "--reverse", type=path, metavar="CKPT", help="checkpoint directory to make a release of"
     )
@@ -148,16 +154,24 @@ def _add_convert(commands: Any) -> None:
         action="store_true",
         help="leave out Qwen3 (no emotion from a sentence then)",
     )
+    group = parser.add_argument_group("with --encoders")
+    group.add_argument("--bpe", type=path, help="tokenizer, e.g. of python -m train.tokenizer")
     parser.set_defaults(run=_run_convert)
 
 
 def _run_convert(args: argparse.Namespace) -> None:
     from indextts2_jax import export, release
 
+    if not args.src and (args.aux or args.dtype != "float32" or args.no_emotion_text):
+        raise InputError("--aux, --dtype and --no-emotion-text go with --src alone")
+    if (args.bpe is None) == (args.encoders is not None):
+        raise InputError("--encoders needs --bpe, and nothing else does")
+    notice = release.LICENCE_NOTICE
     if args.reverse:
-        if args.aux or args.dtype != "float32" or args.no_emotion_text:
-            raise InputError("--aux, --dtype and --no-emotion-text do not go with --reverse")
         export.export_release(args.reverse, args.out)
+    elif args.encoders:
+        release.convert_encoders(args.encoders, args.bpe, args.out)
+        notice = release.ENCODERS_NOTICE
     else:
         release.convert_release(
             args.src,
@@ -166,7 +180,7 @@ def _run_convert(args: argparse.Namespace) -> None:
             dtype=args.dtype,
             emotion_text=not args.no_emotion_text,
         )
-    print(f"wrote {args.out}\n{release.LICENCE_NOTICE}", file=sys.stderr)
+    print(f"wrote {args.out}\n{notice}", file=sys.stderr)
 
 
 def _add_synthesize(commands: Any) -> None:
@@ -283,7 +297,7 @@ def _run_batch(args: argparse.Namespace) -> None:
             bar.update()
 
         if todo:
-            tts = _open_checkpoint(args)
+            tts = _open_checkpoint(args, "t2s", "s2m")
             batch.run_jobs(
                 tts, todo, args.jsonl.parent, options, report, batch_size=args.batch_size
             )
@@ -384,7 +398,7 @@ def _run_synthesize(args: argparse.Namespace) -> None:
     words = None if args.words is None else Words.load(args.words)
     for output in (args.out, args.dump, args.plot, args.save_speaker):
         _check_writable(output)
-    tts = _open_checkpoint(args)
+    tts = _open_checkpoint(args, "t2s", "s2m")
     weights = _weights(tts, args.emotion_weights, args.emotion_text, text)
     trace = None
     if args.dump:
@@ -491,19 +505,23 @@ def _duration(args: argparse.Namespace) -> Any:
     return Duration(args.tokens, args.seconds, speed, args.duration_mode, args.duration_by)
 
 
-def _open_checkpoint(args: argparse.Namespace) -> Any:
+def _open_checkpoint(args: argparse.Namespace, *parts: str) -> Any:
     import jax.numpy as jnp
 
     from indextts2_jax.pipeline import IndexTTS2
 
     checkpoint = args.checkpoint or _babbling_checkpoint()
-    return IndexTTS2(checkpoint, dtype=jnp.dtype(args.dtype))
+    tts = IndexTTS2(checkpoint, dtype=jnp.dtype(args.dtype))
+    tts.require(*parts)  # complains now, not after the prompt is read
+    return tts
 
 
 def _weights(tts: Any, spec: str | None, sentence: str | None, text: str) -> Any:
     """Emotion weights from what was typed and from a sentence; both together are added."""
     from indextts2_jax.emotion import mixing
 
+    if spec is not None or sentence is not None:
+        _ = tts.prototypes  # complains now, not after the prompt is read
     weights = None if spec is None else mixing.parse_weights(spec, tts.settings.emotions)
     if sentence is None:
         return weights

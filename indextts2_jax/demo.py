@@ -26,7 +26,7 @@ from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.t2s.gpt import T2SConfig
 from indextts2_jax.vocoder.bigvgan import BigVGANConfig
 
-NAME = "babble-6"  # a new number when the recipe changes
+NAME = "babble-7"  # a new number when the recipe changes
 NUM_PIECES = 330
 SENTENCES = (
     "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG.",
@@ -112,14 +112,20 @@ def random_checkpoint(path: str | os.PathLike | None = None, *, seed: int = 0) -
         emotions = EmotionSet.indextts2()
         rng = np.random.default_rng(seed)
         features = parts["semantic_codec"].feature_width
+        num_prototypes = 2 * len(emotions.names)
         tables = {
-            "feature_mean": np.zeros(features),
-            "feature_variance": np.ones(features),
-            "emotion_styles": rng.normal(size=(2 * len(emotions.names), 192)),
-            "emotion_vectors": rng.normal(size=(2 * len(emotions.names), parts["t2s"].width)),
+            "tables": {
+                "feature_mean": np.zeros(features),
+                "feature_variance": np.ones(features),
+            },
+            "prototypes": {
+                "emotion_styles": rng.normal(size=(num_prototypes, 192)),
+                "emotion_vectors": rng.normal(size=(num_prototypes, parts["t2s"].width)),
+            },
         }
-        tables = {k: v.astype(np.float32) for k, v in tables.items()}
-        fingerprints["tables"] = save_part(directory, "tables", tables)
+        for name, arrays in tables.items():
+            arrays = {k: v.astype(np.float32) for k, v in arrays.items()}
+            fingerprints[name] = save_part(directory, name, arrays)
         Settings(
             source="random weights",
             trained=False,

@@ -157,8 +157,10 @@ class _Exporter:
                 raise CheckpointError(
                     f"{provenance} is damaged or of an older version ({error!r}); convert again"
                 ) from None
-        elif missing := PARTS.keys() - settings.configs.keys() - {"qwen3"}:
+        if missing := PARTS.keys() - settings.configs.keys() - self.origins.keys() - {"qwen3"}:
             raise CheckpointError(f"{path} is no whole model: {', '.join(sorted(missing))} missing")
+        if not settings.emotion_groups:
+            raise CheckpointError(f"{path} has no emotion prototypes, and so makes no release")
 
     def part(self, name: str) -> None:
         """Exports one network."""
@@ -176,7 +178,10 @@ class _Exporter:
 
     def tables(self) -> None:
         """Exports the feature statistics and the emotion prototypes."""
-        arrays = dict(self._read("weights", "tables", self.settings.fingerprints.get("tables")))
+        fingerprints = self.settings.fingerprints
+        arrays = dict(self._read("weights", "tables", fingerprints.get("tables")))
+        if "prototypes" in fingerprints:  # older checkpoints have them among the other tables
+            arrays |= self._read("weights", "prototypes", fingerprints["prototypes"])
         for name, names in TABLES.items():
             tensors = {
                 torch_name: self._restore(name, torch_name, arrays[our_name])

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from indextts2_jax import programs
+from indextts2_jax.checkpoint import CheckpointError
 from indextts2_jax.emotion import mixing
 from indextts2_jax.emotion.text_to_emotion import EmotionReader, emotion_reader
 from indextts2_jax.nn.conv import fold_weight_norm
-from indextts2_jax.parts import Settings, load_part, load_tables
+from indextts2_jax.parts import Settings, load_part, load_tables, require
 from indextts2_jax.t2s import gpt
 from indextts2_jax.text.tokenize import Tokenizer
 
@@ -35,6 +36,23 @@ class Networks:
         self.settings = Settings.load(self.path)
         self.dtype = dtype
         programs.enable_compilation_cache()
+
+    def require(self, *names: str) -> None:
+        """Checks that the checkpoint holds these parts.
+
+        Raises:
+          CheckpointError: if it does not, or S2M was trained with another T2S.
+        """
+        require(self.path, self.settings, *names)
+        if not {"t2s", "s2m"} <= set(names):
+            return
+        configs = self.settings.configs
+        reads, gives = configs["s2m"].latent_widths[:1], configs["t2s"].width
+        if reads not in ((), (gives,)):
+            raise CheckpointError(
+                f"the s2m of {self.path} reads latents of width {reads[0]}, its t2s gives {gives}; "
+                "train s2m again: python -m train.s2m"
+            )
 
     @functools.cached_property
     def w2v_bert(self) -> Any:
@@ -72,12 +90,21 @@ class Networks:
 
     @functools.cached_property
     def tables(self) -> Mapping[str, np.ndarray]:
-        """Feature statistics and emotion prototypes."""
+        """Feature statistics, and emotion prototypes if there are some."""
         return load_tables(self.path)
 
     @functools.cached_property
     def prototypes(self) -> mixing.EmotionPrototypes:
-        """The emotion prototypes that weights mix."""
+        """The emotion prototypes that weights mix.
+
+        Raises:
+          CheckpointError: if the checkpoint has none.
+        """
+        if not self.settings.emotion_groups:
+            raise CheckpointError(
+                f"{self.path} has no emotion prototypes: emotion weights and sentences do not work "
+                "with it, an emotion voice does"
+            )
         prototypes = mixing.EmotionPrototypes(
             self.tables["emotion_styles"],
             self.tables["emotion_vectors"],

@@ -65,6 +65,7 @@ PARTS = {
     "qwen3": Part(qwen3.Qwen3Config, qwen3.Qwen3, qwen3.TORCH_RULES, qwen3.torch_unused),
 }
 FRONT_END = ("w2v_bert", "semantic_codec", "campplus", "tables")  # what a speaker object depends on
+TRAINERS = {"t2s": "train.t2s", "s2m": "train.s2m"}  # modules that make a part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Settings:
       num_beams: that sampling uses if the user does not say.
       duration_slots: what fills the slots of the T2S sequence when a number of codes is wanted.
       emotions: the emotions that weights name, in order; how texts are read and weights mixed.
-      emotion_groups: number of prototypes of each emotion.
+      emotion_groups: number of prototypes of each emotion; () = there are no prototypes.
       fingerprints: part name -> hash of its arrays.
     """
 
@@ -101,7 +102,7 @@ class Settings:
 
     def __post_init__(self):
         groups, emotions = len(self.emotion_groups), len(self.emotions.names)
-        if groups != emotions:
+        if groups not in (0, emotions):
             raise checkpoint.CheckpointError(
                 f"the prototypes are of {groups} emotions, the weights of {emotions}"
             )
@@ -142,6 +143,24 @@ def save_part(path: pathlib.Path, name: str, arrays: Mapping[str, Any]) -> str:
     return checkpoint.save_arrays(path / "weights" / name, arrays)
 
 
+def require(path: pathlib.Path, settings: Settings, *names: str) -> None:
+    """Checks that a checkpoint holds these parts.
+
+    Args:
+      path: the checkpoint directory.
+      settings: its settings.
+      *names: of the parts.
+
+    Raises:
+      CheckpointError: says which are missing, and what makes them.
+    """
+    missing = [name for name in names if name not in settings.configs]
+    if missing:
+        trainers = [f"python -m {TRAINERS[name]}" for name in missing if name in TRAINERS]
+        ways = f"; train first: {', '.join(trainers)}" if trainers else ""
+        raise checkpoint.CheckpointError(f"{path} holds no {', '.join(missing)}{ways}")
+
+
 def load_part(
     path: pathlib.Path,
     settings: Settings,
@@ -165,8 +184,7 @@ def load_part(
     Raises:
       CheckpointError: if the checkpoint lacks it or its arrays do not fit.
     """
-    if name not in settings.configs:
-        raise checkpoint.CheckpointError(f"{path} holds no {name}")
+    require(path, settings, name)
     model = PARTS[name].abstract(settings.configs[name])
     weights = convert.params(model, nnx.Param)
     wanted = {
@@ -179,13 +197,16 @@ def load_part(
 
 
 def load_tables(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads the small tables of a checkpoint: feature statistics and emotion prototypes.
+    """Reads the small tables of a checkpoint: feature statistics, and prototypes if it has some.
 
     Raises:
       CheckpointError: if they are missing.
     """
-    folder = path / "weights" / "tables"
-    shapes = checkpoint.array_shapes(folder)
-    wanted = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
-    arrays = checkpoint.load_arrays(folder, wanted)
-    return {name: np.asarray(x) for name, x in arrays.items()}
+    out: dict[str, np.ndarray] = {}
+    prototypes = path / "weights" / "prototypes"
+    for folder in (path / "weights" / "tables", *([prototypes] if prototypes.is_dir() else [])):
+        shapes = checkpoint.array_shapes(folder)
+        wanted = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
+        arrays = checkpoint.load_arrays(folder, wanted)
+        out |= {name: np.asarray(x) for name, x in arrays.items()}
+    return out

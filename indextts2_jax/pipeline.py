@@ -65,6 +65,7 @@ class IndexTTS2(Networks):
     def load(cls, path: str | os.PathLike, *, dtype: Any = np.float32) -> "IndexTTS2":
         """Opens a checkpoint and reads all its networks at once."""
         tts = cls(path, dtype=dtype)
+        tts.require("t2s", "s2m")
         for name in ("w2v_bert", "semantic_codec", "campplus", "t2s", "s2m", "vocoder"):
             getattr(tts, name)
         return tts

@@ -1,4 +1,4 @@
-"""The PyTorch release on a user's disk -> one checkpoint of ours (`indextts2 convert`).
+"""PyTorch models on a user's disk -> one checkpoint of ours (`indextts2 convert`).
 
     RELEASE_DIR/                        AUX (RELEASE_DIR/hf_cache if not given)
       config.yaml bpe.model               w2v-bert-2.0/{config.json, model.safetensors}
@@ -6,6 +6,9 @@
       feat1.pt feat2.pt                   campplus_cn_common.bin
       wav2vec2bert_stats.pt               bigvgan/{config.json, bigvgan_generator.pt}
       qwen0.6bemo4-merge/
+
+Who trains from scratch needs no release: `convert_encoders` takes the files of AUX,
+wav2vec2bert_stats.pt and a tokenizer alone.
 
 The Hugging Face hub's own cache layout is understood too. `provenance.json` and the directory
 `release/` of the checkpoint hold what `indextts2_jax.export` needs for the way back. PyTorch is
@@ -43,10 +46,15 @@ from indextts2_jax.t2s.gpt import T2SConfig
 from indextts2_jax.vocoder.bigvgan import BigVGANConfig
 
 FEATURE_LAYER = 17  # of w2v-BERT 2.0, in every release
-FRAMES_PER_CODE = 1.72
+FRAMES_PER_CODE = 1.72  # that the release was trained with
+CODES_PER_SECOND = 50  # of w2v-BERT 2.0, if the codec does not halve them
 LICENCE_NOTICE = (
     "The converted weights stay under the licence of the weights they were made from "
     "(for IndexTTS-2: bilibili's model licence). Do not pass them on without reading it."
+)
+ENCODERS_NOTICE = (
+    "The converted weights stay under the licences of the models they were made from. "
+    "This checkpoint cannot speak yet: train.prepare, train.t2s and train.s2m start from it."
 )
 
 # Where each auxiliary file may lie, below --aux, hf_cache or the release; first match wins.
@@ -69,6 +77,11 @@ AUXILIARY = {
     "vocoder": [f"{folder}/bigvgan_generator.pt" for folder in _BIGVGAN],
     "vocoder_config": [f"{folder}/config.json" for folder in _BIGVGAN],
 }
+STATISTICS = [
+    "wav2vec2bert_stats.pt",
+    "models--amphion--MaskGCT/snapshots/*/wav2vec2bert_stats.pt",
+    "models/tts/maskgct/ckpt/wav2vec2bert_stats.pt",  # in a checkout of Amphion
+]
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 # What `--dtype bfloat16` stores in bfloat16: the large generators. Encoders, codec and vocoder keep
 # float32: their codes and waves must not depend on it.
@@ -92,7 +105,7 @@ class Release:
       files: what it is (a part, a table, ...) -> file.
       places: what it is -> path in a release directory; auxiliary files of elsewhere get one below
         hf_cache.
-      config: the contents of config.yaml.
+      config: the contents of config.yaml; empty where there are the auxiliary models alone.
     """
 
     files: Mapping[str, pathlib.Path]
@@ -142,14 +155,8 @@ class Release:
         missing = [f"{path} ({name})" for name, path in files.items() if not path.is_file()]
         roots = [aux, src / "hf_cache", src] if aux is not None else [src / "hf_cache", src]
         for name, patterns in AUXILIARY.items():
-            found = [
-                (root, path)
-                for root in roots
-                for pattern in patterns
-                for path in sorted(root.glob(pattern))
-            ]
-            if found:
-                root, files[name] = found[0]
+            if found := _first(roots, patterns):
+                root, files[name] = found
                 place = files[name].relative_to(root)
                 places[name] = (place if root == src else "hf_cache" / place).as_posix()
             else:
@@ -157,6 +164,31 @@ class Release:
         if missing:
             raise ConversionError("missing files:\n  " + "\n  ".join(missing))
         return cls(files, places, config)
+
+    @classmethod
+    def find_encoders(cls, src: pathlib.Path, bpe: pathlib.Path) -> "Release":
+        """Looks for the auxiliary models, the feature statistics and the tokenizer alone.
+
+        Args:
+          src: where the auxiliary models lie; its folder hf_cache is looked through, too.
+          bpe: the tokenizer's model file.
+
+        Raises:
+          ConversionError: lists every missing file.
+        """
+        if not src.is_dir():
+            raise ConversionError(f"no directory of auxiliary models at {src}")
+        files, places = {"tokenizer": bpe}, {"tokenizer": "bpe.model"}
+        missing = [] if bpe.is_file() else [f"{bpe} (tokenizer)"]
+        for name, patterns in {**AUXILIARY, "feature_statistics": STATISTICS}.items():
+            if found := _first([src, src / "hf_cache"], patterns):
+                root, files[name] = found
+                places[name] = files[name].relative_to(root).as_posix()
+            else:
+                missing.append(f"{patterns[0]} ({name}), below {src}")
+        if missing:
+            raise ConversionError("missing files:\n  " + "\n  ".join(missing))
+        return cls(files, places, {})
 
     def part_config(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Any:
         """Reads the architecture of a part from the release's settings and the weights' shapes.
@@ -166,8 +198,10 @@ class Release:
         """
         make: dict[str, Callable[[], Any]] = {
             "w2v_bert": lambda: W2VBertConfig.from_release(_json(self.files["w2v_bert_config"])),
-            "semantic_codec": lambda: SemanticCodecConfig.from_release(
-                self.config["semantic_codec"]
+            "semantic_codec": lambda: (
+                SemanticCodecConfig.from_release(self.config["semantic_codec"])
+                if self.config
+                else SemanticCodecConfig.from_shapes(shapes)
             ),
             "campplus": lambda: CAMPPlusConfig.from_shapes(shapes),
             "t2s": lambda: T2SConfig.from_release(self.config["gpt"], shapes),
@@ -212,6 +246,28 @@ class Release:
             fingerprints=fingerprints,
         )
 
+    def encoder_settings(
+        self, configs: Mapping[str, Any], fingerprints: Mapping[str, str]
+    ) -> Settings:
+        """As `settings`, of a checkpoint without T2S and S2M; training them completes it."""
+        with _reading(self.files["vocoder_config"]):
+            mel = MelConfig.from_vocoder(_json(self.files["vocoder_config"]))
+        codes_per_second = CODES_PER_SECOND / configs["semantic_codec"].downsample_scale
+        return Settings(
+            source="auxiliary models",
+            trained=True,
+            configs=configs,
+            mel=mel,
+            feature_layer=FEATURE_LAYER,
+            frames_per_code=mel.sample_rate / mel.hop_length / codes_per_second,
+            decoding=DecodingRules(),
+            num_beams=1,
+            duration_slots=("pos(T)",),
+            emotions=EmotionSet.paper(),
+            emotion_groups=(),
+            fingerprints=fingerprints,
+        )
+
     def texts(self) -> Iterator[tuple[pathlib.Path, str, str]]:
         """The files that are no weights: tokenizers, settings, licences.
 
@@ -231,14 +287,25 @@ class Release:
         if "qwen3" in self.files:
             for path, place in beside("qwen3", *TOKENIZER_FILES):
                 yield path, place, f"tokenizer/qwen3/{path.name}"
-        yield self.files["config"], self.places["config"], "release/config.yaml"
-        for name, pattern in {
-            "config": "*LICEN[CS]E*",
-            "w2v_bert_config": "*.json",
-            "vocoder_config": "*.json",
-        }.items():
+        patterns = {"w2v_bert_config": "*.json", "vocoder_config": "*.json"}
+        if "config" in self.files:
+            yield self.files["config"], self.places["config"], "release/config.yaml"
+            patterns = {"config": "*LICEN[CS]E*", **patterns}
+        for name, pattern in patterns.items():
             for path, place in beside(name, pattern):
                 yield path, place, f"release/{place}"
+
+
+def _first(
+    roots: Iterable[pathlib.Path], patterns: Iterable[str]
+) -> tuple[pathlib.Path, pathlib.Path] | None:
+    """The first root in which a file matches one of the patterns, and that file."""
+    patterns = list(patterns)
+    for root in roots:
+        for pattern in patterns:
+            if found := sorted(root.glob(pattern)):
+                return root, found[0]
+    return None
 
 
 @contextlib.contextmanager
@@ -402,9 +469,11 @@ class Writer:
         self.fingerprints[name] = save_part(self.out, name, arrays)
 
     def tables(self) -> None:
-        """Converts the small tables: feature statistics and emotion prototypes."""
+        """Converts the small tables: feature statistics, and emotion prototypes if there are."""
         arrays: dict[str, np.ndarray] = {}
         for source, names in TABLES.items():
+            if source not in self.release.files:
+                continue
             path = self.release.files[source]
             try:
                 file = read_weights(path)
@@ -419,17 +488,21 @@ class Writer:
         if not self.errors:
             self.errors += self._table_errors(arrays)
         if not self.errors:
-            self.fingerprints["tables"] = save_part(self.out, "tables", arrays)
+            statistics = TABLES["feature_statistics"].values()
+            for part in ("tables", "prototypes"):
+                own = {k: v for k, v in arrays.items() if (k in statistics) == (part == "tables")}
+                if own:
+                    self.fingerprints[part] = save_part(self.out, part, own)
 
     def _table_errors(self, arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
         width = self.configs["w2v_bert"].width
-        rows = sum(self.release.config["emo_num"])
-        wanted = {
-            "feature_mean": (width,),
-            "feature_variance": (width,),
-            "emotion_styles": (rows, self.configs["s2m"].velocity.style_width),
-            "emotion_vectors": (rows, self.configs["t2s"].width),
-        }
+        wanted = {"feature_mean": (width,), "feature_variance": (width,)}
+        if "emotion_styles" in arrays:
+            rows = sum(self.release.config["emo_num"])
+            wanted |= {
+                "emotion_styles": (rows, self.configs["s2m"].velocity.style_width),
+                "emotion_vectors": (rows, self.configs["t2s"].width),
+            }
         for name, shape in wanted.items():
             if arrays[name].shape != shape:
                 yield f"{name}: shape {arrays[name].shape}, want {shape}"
@@ -478,9 +551,34 @@ def convert_release(
     """
     require_torch()
     release = Release.find(src, aux, emotion_text=emotion_text)
+    _convert(release, out, release.settings, DTYPES[dtype])
+
+
+def convert_encoders(src: pathlib.Path, bpe: pathlib.Path, out: pathlib.Path) -> None:
+    """Converts the public auxiliary models into a checkpoint to train T2S and S2M with.
+
+    Args:
+      src: where w2v-BERT 2.0, the semantic codec, CAMPPlus, BigVGAN and wav2vec2bert_stats.pt lie;
+        see `AUXILIARY` and `STATISTICS`.
+      bpe: the tokenizer's model file, e.g. from `train.tokenizer`.
+      out: must not exist; appears only when everything is converted.
+
+    Raises:
+      ConversionError: lists every file, name and shape that does not match.
+      CheckpointError: if `out` exists.
+    """
+    require_torch()
+    release = Release.find_encoders(src, bpe)
+    _convert(release, out, release.encoder_settings, np.float32)
+
+
+def _convert(
+    release: Release, out: pathlib.Path, settings: Callable[..., Settings], dtype: Any
+) -> None:
+    """Converts all that a release has; `settings` are made of configs and fingerprints."""
     names = [name for name in PARTS if name in release.files]
     with checkpoint.writing(out) as directory:
-        writer = Writer(release, directory, DTYPES[dtype])
+        writer = Writer(release, directory, dtype)
         with tqdm(names, unit="part", desc="convert", disable=None) as bar:
             for name in bar:
                 bar.set_postfix_str(release.files[name].name)
@@ -489,7 +587,7 @@ def convert_release(
             writer.tables()
         if writer.errors:
             raise ConversionError("\n".join(writer.errors))
-        release.settings(writer.configs, writer.fingerprints).save(directory)
+        settings(writer.configs, writer.fingerprints).save(directory)
         texts = {}
         for path, place, kept in release.texts():
             (directory / kept).parent.mkdir(parents=True, exist_ok=True)

@@ -150,7 +150,8 @@ def test_sharded_equals_unsharded():
 
 @needs_shared
 def test_released_weights_fit():
-    cfg = SemanticCodecConfig.indextts2()
+    cfg = SemanticCodecConfig.from_shapes(manifest("semantic_codec"))
+    assert cfg == SemanticCodecConfig.indextts2()
     expected = convert.shapes(convert.abstract(lambda rngs: SemanticCodec(cfg, rngs=rngs)))
     tensors = {
         name: np.broadcast_to(np.float32(0), shape)

@@ -14,6 +14,7 @@ from indextts2_jax.t2s import generate as gen
 from indextts2_jax.t2s import gpt
 from indextts2_jax.t2s.conditioner import Conditioner, ConditionerConfig
 from tests.common import SHARED, manifest, needs_shared, relative_error
+from train import t2s as training
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,30 @@ def test_teacher_forced_pass_equals_torch(golden):
     assert relative_error(logits.T, io["fwd.mel_logits"][0, :, :16]) < 1e-5
     logits = model.text_logits(hidden[0, 8:P])
     assert relative_error(logits.T, io["fwd.text_logits"][0]) < 1e-5
+
+
+def _cross_entropy(logits, targets):
+    """Mean over positions, of torch's logits [V, T]."""
+    logits = logits.astype(np.float64) - logits.max(axis=0)
+    right = logits[targets, np.arange(len(targets))]
+    return np.mean(np.log(np.exp(logits).sum(axis=0)) - right)
+
+
+@needs_shared
+def test_training_losses_equal_those_of_torch_logits(golden):
+    model, io = golden
+    prefix = _prefix(model, io, [0, 1])
+    text, codes = io["in.text"], io["in.codes"]
+    P = prefix.x.shape[1]
+    hidden = jax.jit(lambda m, p, c: m.teacher_forced(p, c))(model, prefix, codes)
+    spoken, _ = training.code_loss(model, hidden[:, P:], codes, io["in.codes_lens"])
+    written, _ = training.text_loss(model, hidden[:, :P], text, io["in.text_lens"])
+    # Item 0 is the longest; what torch says of item 1 saw its padding.
+    T, L = codes.shape[1], text.shape[1]
+    want = _cross_entropy(io["fwd.mel_logits"][0, :, : T + 1], [*codes[0], model.cfg.stop_code])
+    assert relative_error(spoken[0], want) < 1e-5
+    want = _cross_entropy(io["fwd.text_logits"][0, :, : L + 1], [*text[0], model.cfg.stop_text])
+    assert relative_error(written[0], want) < 1e-5
 
 
 def _greedy(model, prefix, steps, positions="released", penalty=1.0):

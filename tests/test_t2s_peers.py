@@ -12,6 +12,7 @@ from indextts2_jax import convert
 from indextts2_jax.t2s import generate as gen
 from indextts2_jax.t2s import gpt
 from tests.common import load_golden, relative_error, weights_of
+from train import t2s as training
 
 TINY = gpt.T2SConfig.tiny()
 CFG = dataclasses.replace(
@@ -32,6 +33,25 @@ TOP_KS = (0, 1, 5, CFG.num_codes)
 TOP_PS = (1e-4, 0.3, 0.8, 1.0)
 # (penalty, typical mass, temperature, top-k, top-p)
 CHAINS = ((10.0, 1.0, 0.8, 30, 0.8), (1.5, 0.9, 1.7, 0, 0.6), (3.0, 0.5, 0.3, 4, 0.95))
+# Of training: rows whose duration is not told, slots of the others, weight of the text.
+FREE = (False, True, False)
+SLOTS = ("pos(T)", "pos(T//2)")
+TEXT_WEIGHT = 0.5
+GRADIENTS = (
+    "mel_embedding.weight",
+    "mel_pos_embedding.emb.weight",
+    "text_embedding.weight",
+    "speed_emb.weight",
+    "gpt.h.0.attn.c_attn.weight",
+    "gpt.h.1.mlp.c_fc.weight",
+    "final_norm.weight",
+    "text_head.bias",
+    "mel_head.weight",
+    # Behind the conditions:
+    "conditioning_encoder.embed.out.0.weight",
+    "emo_perceiver_encoder.latents",
+    "emovec_layer.weight",
+)
 
 
 @functools.cache
@@ -147,6 +167,68 @@ def test_greedy_codes_equal_a_loop_over_gpt2(name):
 def test_the_greedy_cases_tell_the_rules_apart():
     plain, released, unpenalized = (golden()[f"greedy_{name}"].tolist() for name in RULES)
     assert plain != released != unpenalized
+
+
+def batch_to_train_on():
+    batch = load_golden("t2s_loss")
+    for name in ("text", "code", "feature", "prompt_feature"):
+        items = batch[name if name == "text" else f"{name}s"]
+        items[np.arange(items.shape[1]) >= batch[f"{name}_lengths"][:, None]] = 3
+    return batch
+
+
+def assert_losses_and_gradients_equal_torch(run, batch, compare):
+    """Compares `run(T2S) -> (losses [B], {part: losses [B]})` with the golden.
+
+    Args:
+      run: to differentiate, as the mean over the rows.
+      batch: the golden.
+      compare: torch names of the weights whose gradients are compared.
+    """
+
+    def mean(arrays):
+        losses, parts = run(convert.fill(model(), arrays))
+        return losses.mean(), (losses, parts)
+
+    compute = jax.jit(jax.grad(mean, has_aux=True))
+    gradients, (losses, parts) = compute(convert.params(model()))
+    for name in ("code_loss", "text_loss"):
+        assert_close(parts[name], batch[name])
+    assert_close(losses, batch["code_loss"] + TEXT_WEIGHT * batch["text_loss"])
+    gradients = {name: np.asarray(x) for name, x in gradients.items()}
+    by_torch_name = convert.to_torch(gradients, gpt.TORCH_RULES)
+    errors = {name: relative_error(by_torch_name[name], batch[f"d/{name}"]) for name in compare}
+    assert max(errors.values()) < 1e-4, errors
+
+
+def test_losses_and_gradients_of_padded_rows_equal_torch():
+    batch = batch_to_train_on()
+
+    def run(t2s):
+        told, free = (
+            t2s.duration_vectors(slots, batch["code_lengths"]) for slots in (SLOTS, CFG.free_slots)
+        )
+        durations = jnp.where(np.array(FREE)[:, None, None], free, told)
+        conditions = batch["speaker_latents"], batch["emotion_vectors"], durations
+        prefix = t2s.prefix(*conditions, batch["text"], batch["text_lengths"])
+        hidden, P = t2s.teacher_forced(prefix, batch["codes"]), prefix.x.shape[1]
+        codes, _ = training.code_loss(t2s, hidden[:, P:], batch["codes"], batch["code_lengths"])
+        text, _ = training.text_loss(t2s, hidden[:, :P], batch["text"], batch["text_lengths"])
+        return codes + TEXT_WEIGHT * text, {"code_loss": codes, "text_loss": text}
+
+    assert_losses_and_gradients_equal_torch(run, batch, GRADIENTS[:9])
+
+
+@pytest.mark.slow
+def test_losses_and_gradients_of_a_training_step_equal_torch():
+    batch = batch_to_train_on()
+    losses = training.Losses(zero_duration=0.3, text=TEXT_WEIGHT, speaker=0.0, reversal=1.0)
+    task = training.make_task(CFG, SLOTS, losses)
+
+    def run(t2s):
+        return task.loss({"t2s": t2s}, batch, np.array(FREE), None, 0.0)
+
+    assert_losses_and_gradients_equal_torch(run, batch, GRADIENTS)
 
 
 # Logits processors. Rows 3 to 5 of the golden logits are full of ties.

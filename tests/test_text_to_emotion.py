@@ -230,12 +230,12 @@ def with_qwen3(path, tokenizer, emotions, cfg, arrays, prototypes):
     shutil.copytree(demo.random_checkpoint(), path)
     shutil.copytree(tokenizer, path / "tokenizer" / "qwen3")
     settings = Settings.load(path)
-    tables = {name: np.asarray(x) for name, x in IndexTTS2(path).tables.items()}
-    rng = np.random.default_rng(0)
+    tables, rng = IndexTTS2(path).tables, np.random.default_rng(0)
+    arrays_of_prototypes = {}
     for name in ("emotion_styles", "emotion_vectors"):
         shape = len(emotions.names) * prototypes, tables[name].shape[1]
-        tables[name] = rng.standard_normal(shape, np.float32)
-    shutil.rmtree(path / "weights" / "tables")
+        arrays_of_prototypes[name] = rng.standard_normal(shape, np.float32)
+    shutil.rmtree(path / "weights" / "prototypes")
     dataclasses.replace(
         settings,
         configs={**settings.configs, "qwen3": cfg},
@@ -243,7 +243,7 @@ def with_qwen3(path, tokenizer, emotions, cfg, arrays, prototypes):
         emotion_groups=(prototypes,) * len(emotions.names),
         fingerprints={
             **settings.fingerprints,
-            "tables": save_part(path, "tables", tables),
+            "prototypes": save_part(path, "prototypes", arrays_of_prototypes),
             "qwen3": save_part(path, "qwen3", arrays),
         },
     ).save(path)

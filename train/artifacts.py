@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from indextts2_jax import checkpoint, convert
-from indextts2_jax.parts import PARTS, Settings, save_part
+from indextts2_jax.parts import PARTS, Settings, require, save_part
 from indextts2_jax.t2s.gpt import T2SConfig
 from indextts2_jax.text.tokenize import Tokenizer
 from train import config
@@ -41,6 +41,15 @@ class Base:
         """
         return cls(pathlib.Path(path), Settings.load(pathlib.Path(path)))
 
+    def config(self, part: str) -> Any:
+        """The architecture of a part.
+
+        Raises:
+          CheckpointError: if the checkpoint has it not.
+        """
+        require(self.path, self.settings, part)
+        return self.settings.configs[part]
+
     def arrays(self, part: str, places: Mapping[str, Any], prefix: str) -> dict[str, jax.Array]:
         """Reads arrays of a part in float32, each to where it will lie.
 
@@ -55,7 +64,7 @@ class Base:
         own = {n.removeprefix(prefix): s for n, s in places.items() if n.startswith(prefix)}
         if not own:
             return {}
-        shapes = convert.shapes(PARTS[part].abstract(self.settings.configs[part]))
+        shapes = convert.shapes(PARTS[part].abstract(self.config(part)))
         wanted = {
             n: jax.ShapeDtypeStruct(shapes[n], np.float32) for n in own if n in shapes
         }  # adapters are no part of it
@@ -63,6 +72,11 @@ class Base:
             self.path / "weights" / part, wanted, sharding={n: own[n] for n in wanted}
         )
         return {prefix + name: x for name, x in arrays.items()}
+
+
+def source_of(settings: Config, base: Base) -> Base:
+    """The checkpoint whose weights a run starts from, where it does not start from scratch."""
+    return base if settings.init == "checkpoint" else Base.open(settings.init)
 
 
 def t2s_config(settings: Config, base: Base) -> T2SConfig:
@@ -73,11 +87,9 @@ def t2s_config(settings: Config, base: Base) -> T2SConfig:
       base: its checkpoint, whose codec and tokenizer decide on codes, features and text tokens.
     """
     if settings.init != "scratch":
-        source = base if settings.init == "checkpoint" else Base.open(settings.init)
-        return source.settings.configs["t2s"]
+        return source_of(settings, base).config("t2s")
     cfg = config.architecture(T2SConfig, settings.model)
-    codec = base.settings.configs["semantic_codec"]
-    features = base.settings.configs["w2v_bert"].width
+    codec, features = base.config("semantic_codec"), base.config("w2v_bert").width
     pieces = Tokenizer(base.path / "tokenizer" / "bpe.model").vocab_size
     return dataclasses.replace(
         cfg,
@@ -97,7 +109,7 @@ class Result:
     Attributes:
       base: the checkpoint that the run began with.
       part: name of the trained network; its arrays are called `<part>.<name>` in a run.
-      settings: of the new checkpoint.
+      settings: of the new checkpoint; no `emotion_groups` leave the prototypes out.
     """
 
     base: Base
@@ -142,6 +154,10 @@ class Result:
     def _write(self, out: pathlib.Path, values: dict[str, np.ndarray]) -> None:
         base = self.base.path
         replaced = {"checkpoint.json", self.part}
+        fingerprints = dict(self.settings.fingerprints)
+        if not self.settings.emotion_groups:
+            replaced.add("prototypes")
+            fingerprints.pop("prototypes", None)
 
         def leave_out(folder: str, names: list[str]) -> list[str]:
             inside = pathlib.Path(folder) in (base, base / "weights")
@@ -151,8 +167,7 @@ class Result:
             shutil.copytree(
                 base, directory, copy_function=_link, ignore=leave_out, dirs_exist_ok=True
             )
-            fingerprint = save_part(directory, self.part, values)
-            fingerprints = {**self.settings.fingerprints, self.part: fingerprint}
+            fingerprints[self.part] = save_part(directory, self.part, values)
             dataclasses.replace(self.settings, fingerprints=fingerprints).save(directory)
 
 

@@ -93,11 +93,12 @@ def prepare(
 
     from indextts2_jax import programs
     from indextts2_jax.parts import Settings
+    from indextts2_jax.t2s.gpt import T2SConfig
     from train import prepare_report, shards
     from train.encoders import Encoders
 
     settings = Settings.load(checkpoint)
-    t2s = settings.configs["t2s"]
+    t2s = settings.configs.get("t2s", T2SConfig.paper())  # encoders alone: what they are to train
     if options.limits.max_seconds > (longest := t2s.max_codes * CODE_SECONDS):
         raise InputError(f"T2S of {checkpoint} takes {longest:.1f} s at most (max_seconds)")
     made_with = shards.fingerprints(checkpoint, settings)

@@ -338,14 +338,13 @@ def s2m_config(settings: Config, base: artifacts.Base) -> S2MConfig:
       base: its checkpoint, whose T2S, codec, CAMPPlus and mel decide on the widths at the borders.
     """
     if settings.init != "scratch":
-        cfg = _source(settings, base).settings.configs["s2m"]
+        cfg = artifacts.source_of(settings, base).config("s2m")
         return dataclasses.replace(cfg, word_width=settings.word_width or cfg.word_width)
     cfg = config.architecture(S2MConfig, settings.model)
-    parts = base.settings.configs
-    semantic = parts["semantic_codec"].feature_width
+    semantic = base.config("semantic_codec").feature_width
     latent_widths = ()
     if any(stage.latent_probability for stage in settings.stages):
-        latent_widths = (parts["t2s"].width, *cfg.latent_widths[1:-1], semantic)
+        latent_widths = (base.config("t2s").width, *cfg.latent_widths[1:-1], semantic)
     return dataclasses.replace(
         cfg,
         latent_widths=latent_widths,
@@ -355,13 +354,9 @@ def s2m_config(settings: Config, base: artifacts.Base) -> S2MConfig:
             cfg.velocity,
             num_mels=base.settings.mel.num_mels,
             condition_width=cfg.length_regulator.width,
-            style_width=parts["campplus"].embedding,
+            style_width=base.config("campplus").embedding,
         ),
     )
-
-
-def _source(settings: Config, base: artifacts.Base) -> artifacts.Base:
-    return base if settings.init == "checkpoint" else artifacts.Base.open(settings.init)
 
 
 def setup(settings: Config) -> loop.Setup:
@@ -373,17 +368,18 @@ def setup(settings: Config) -> loop.Setup:
     mesh = loop.make_mesh(settings)
     base = artifacts.Base.open(settings.checkpoint)
     cfg = s2m_config(settings, base)
-    codec, t2s_cfg = (base.settings.configs[name] for name in ("semantic_codec", "t2s"))
+    codec, t2s_cfg = base.config("semantic_codec"), base.settings.configs.get("t2s")
     methods = [Method.of(stage) for stage in settings.stages]
-    if any(m.latent_probability for m in methods) and cfg.latent_widths[:1] != (t2s_cfg.width,):
-        raise common.TrainingError(
-            f"S2M reads latents of width {cfg.latent_widths[:1] or None}, T2S has {t2s_cfg.width}; "
-            "set latent_probability=0.0 in the stages, or start from another S2M"
-        )
+    if any(method.latent_probability for method in methods):
+        if not cfg.latent_widths:
+            raise common.TrainingError("init reads no latents; set latent_probability=0.0")
+        if (reads := cfg.latent_widths[0]) != (gives := base.config("t2s").width):
+            raise common.TrainingError(f"init reads latents of width {reads}, T2S gives {gives}")
     fields = set().union(*(method.fields for method in methods))
     if cfg.word_width:
         fields.add("word_vectors")
-    limits = t2s_cfg.max_codes, t2s_cfg.max_text_tokens  # S2M has none; more is never said
+    longest = t2s_cfg or T2SConfig.paper()  # S2M has no limits; more is never said
+    limits = longest.max_codes, longest.max_text_tokens
     feed = Feed.open(settings, base, mesh, sorted(fields), *limits)
 
     def task(stage: Config) -> common.Task:
@@ -395,7 +391,7 @@ def setup(settings: Config) -> loop.Setup:
         for part in ("semantic_codec", "t2s"):
             out |= base.arrays(part, places, f"{part}.")
         if settings.init != "scratch":
-            out |= _source(settings, base).arrays("s2m", places, "s2m.")
+            out |= artifacts.source_of(settings, base).arrays("s2m", places, "s2m.")
         return out
 
     changes = {}

@@ -8,6 +8,7 @@ The networks that are not trained come from the checkpoint that the run began wi
 """
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -53,8 +54,13 @@ class Samples:
 
     @classmethod
     def of(cls, settings: Config, result: Result, feed: Feed, speak: Speak) -> "Samples | None":
-        """Those of a run; None if it wants none, or has no validation utterances."""
-        utterances = feed.samples(settings.samples) if settings.sample_every else []
+        """Those of a run; None if it wants none, or there is nothing to speak, or no way to."""
+        if not settings.sample_every:
+            return None
+        if "s2m" not in result.settings.configs:
+            print(f"note: no samples, because {result.base.path} has no s2m", file=sys.stderr)
+            return None
+        utterances = feed.samples(settings.samples)
         return cls(result, utterances, speak) if utterances else None
 
     def __call__(

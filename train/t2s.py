@@ -323,20 +323,30 @@ def setup(settings: Config) -> loop.Setup:
     def initial(places: Any) -> dict[str, jax.Array]:
         if settings.init == "scratch":
             return {}
-        source = base if settings.init == "checkpoint" else artifacts.Base.open(settings.init)
-        return source.arrays("t2s", places, "t2s.")
+        return artifacts.source_of(settings, base).arrays("t2s", places, "t2s.")
 
     configs: dict[str, Any] = {"t2s": cfg}
     changes: dict[str, Any] = {}
     if settings.init == "scratch":
-        if s2m := base.settings.configs.get("s2m"):  # it has learned to read other latents
-            configs["s2m"] = dataclasses.replace(s2m, latent_widths=())
         changes = {
             "source": f"T2S trained from scratch ({settings.out})",
             "decoding": DecodingRules(forbidden=(cfg.start_code,)),
             "num_beams": 1,
             "duration_slots": tuple(settings.duration_slots),
         }
+    elif settings.init != "checkpoint":
+        source = artifacts.Base.open(settings.init).settings
+        changes = {
+            "source": f"T2S of {settings.init}, trained further ({settings.out})",
+            "decoding": source.decoding,
+            "num_beams": source.num_beams,
+            "duration_slots": source.duration_slots,
+        }
+    if settings.init != "checkpoint":
+        # Of another T2S are the emotion vectors of the prototypes, and the latents that S2M reads.
+        changes["emotion_groups"] = ()
+        if s2m := base.settings.configs.get("s2m"):
+            configs["s2m"] = dataclasses.replace(s2m, latent_widths=())
     result = artifacts.Result.of(base, "t2s", configs, **changes)
 
     def speak(tts: IndexTTS2, request: Request, target: Utterance) -> Speech:

@@ -47,6 +47,24 @@ class MelConfig:
             fmax=None if spect_params.get("fmax", "None") == "None" else 8000.0,
         )
 
+    @classmethod
+    def from_vocoder(cls, config: Mapping[str, Any]) -> "MelConfig":
+        """Reads the `config.json` of a BigVGAN.
+
+        Raises:
+          ValueError: the window is shorter than the FFT.
+        """
+        if config["win_size"] != config["n_fft"]:
+            raise ValueError(f"win_size {config['win_size']}, want n_fft {config['n_fft']}")
+        return cls(
+            sample_rate=config["sampling_rate"],
+            n_fft=config["n_fft"],
+            hop_length=config["hop_size"],
+            num_mels=config["num_mels"],
+            fmin=float(config["fmin"]),
+            fmax=None if config["fmax"] is None else float(config["fmax"]),
+        )
+
 
 def log_mel(samples: np.ndarray, cfg: MelConfig) -> np.ndarray:
     """Natural log of the mel magnitudes, at least log(1e-5).

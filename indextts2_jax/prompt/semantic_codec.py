@@ -12,6 +12,7 @@ Source: spec section 5.2.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,6 +82,23 @@ class SemanticCodecConfig:
             ffn_width=config["vocos_intermediate_dim"],
             num_blocks=config["vocos_num_layers"],
             downsample_scale=config.get("downsample_scale") or 1,
+        )
+
+    @classmethod
+    def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]]) -> "SemanticCodecConfig":
+        """Reads the architecture off the shapes of released weights, by torch name."""
+        codes, code_width = shapes["quantizer.quantizers.0.codebook.weight"]
+        ffn_width, width = shapes["encoder.0.convnext.0.pwconv1.weight"]
+        return cls(
+            feature_width=shapes["encoder.0.embed.weight"][1],
+            codebook_size=codes,
+            codebook_width=code_width,
+            backbone_width=width,
+            ffn_width=ffn_width,
+            num_blocks=len(
+                [k for k in shapes if re.fullmatch(r"encoder\.0\.convnext.*\.gamma", k)]
+            ),
+            downsample_scale=2 if "down.weight" in shapes else 1,
         )
 
 

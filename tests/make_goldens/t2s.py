@@ -1,4 +1,4 @@
-"""Writes tests/golden/t2s.npz: `python -m tests.make_goldens.t2s`.
+"""Writes tests/golden/t2s.npz and t2s_loss.npz: `python -m tests.make_goldens.t2s`.
 
 The trunk and the logits processors are those of transformers. No permissive implementation of the
 conditioners exists to compare with, so this file derives them a second time, by their formulas.
@@ -24,16 +24,21 @@ from tests.common import GOLDEN
 from tests.test_t2s_peers import (
     CFG,
     CHAINS,
+    FREE,
+    GRADIENTS,
     LOGITS,
     MASSES,
     PENALTIES,
     RULES,
+    SLOTS,
     STEPS,
+    TEXT_WEIGHT,
     TOP_KS,
     TOP_PS,
 )
 
 Weights = dict[str, torch.Tensor]
+TORCH_PREFIXES = {"speaker": "", "emotion": "emo_"}
 
 
 def draw_weights(rng: np.random.Generator) -> Weights:
@@ -162,13 +167,40 @@ class Reference:
         hidden = self.gpt(inputs_embeds=x, attention_mask=mask).last_hidden_state
         return norm(self.w, "final_norm", hidden)
 
-    def prefix(self, latents: torch.Tensor, emotion: torch.Tensor, text: list[int]) -> torch.Tensor:
-        """Conditions with a free duration, and the text: [P, D]."""
+    def prefix(
+        self,
+        latents: torch.Tensor,
+        emotion: torch.Tensor,
+        text: list[int],
+        told: int | None = None,
+    ) -> torch.Tensor:
+        """Conditions, with a free duration or the number of codes `told`, and the text: [P, D]."""
         ids = [CFG.start_text, *text, CFG.stop_text]
         position = self.w["text_pos_embedding.emb.weight"][: len(ids)]
         embedded = self.w["text_embedding.weight"][ids] + position
-        speed = self.w["speed_emb.weight"]
-        return torch.cat([latents + emotion, speed[[1]], speed[[0]], embedded])
+        if told is None:
+            durations = self.w["speed_emb.weight"][[1, 0]]
+        else:
+            rows = {"pos(T)": told, "pos(T//2)": told // 2}
+            table = self.w["mel_pos_embedding.emb.weight"]
+            durations = table[[rows[slot] for slot in SLOTS]]
+        return torch.cat([latents + emotion, durations, embedded])
+
+    def encoded(self, part: str, features: torch.Tensor) -> torch.Tensor:
+        """What the conformer `part` makes of features [T, F]."""
+        weights = under(self.w, f"{TORCH_PREFIXES[part]}conditioning_encoder.")
+        cfg = getattr(CFG, part)
+        return conformer(weights, features, cfg.num_heads, cfg.num_blocks)
+
+    def latents(self, part: str, features: torch.Tensor) -> torch.Tensor:
+        """Latents of the conditioner `part`, of features [T, F]."""
+        weights = under(self.w, f"{TORCH_PREFIXES[part]}perceiver_encoder.")
+        return perceiver(weights, self.encoded(part, features), getattr(CFG, part).num_heads)
+
+    def emotion(self, features: torch.Tensor) -> torch.Tensor:
+        """Emotion vector of features [T, F]."""
+        first = self.latents("emotion", features)[0]
+        return linear(self.w, "emo_layer", linear(self.w, "emovec_layer", first))
 
     def states(self, prefix: torch.Tensor, codes: list[int], rows: list[int]) -> torch.Tensor:
         """Hidden states of the start code and of `codes`, at these rows of the position table."""
@@ -194,9 +226,8 @@ def stack(items: list[torch.Tensor], padding: float = 0) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence(items, batch_first=True, padding_value=padding)
 
 
-def make_networks(rng: np.random.Generator) -> dict[str, torch.Tensor]:
+def make_networks(reference: Reference, rng: np.random.Generator) -> dict[str, torch.Tensor]:
     """Weights, inputs and outputs."""
-    reference = Reference(draw_weights(rng))
     w = reference.w
 
     def normal(*shape):
@@ -222,18 +253,12 @@ def make_networks(rng: np.random.Generator) -> dict[str, torch.Tensor]:
         "trunk_hidden": reference.trunk(x, mask.long()),
     }
 
-    latents = {}
-    for part, prefix, cfg in (("speaker", "", CFG.speaker), ("emotion", "emo_", CFG.emotion)):
-        of_conformer = under(w, f"{prefix}conditioning_encoder.")
-        of_perceiver = under(w, f"{prefix}perceiver_encoder.")
-        encoded = [conformer(of_conformer, f, cfg.num_heads, cfg.num_blocks) for f in features]
-        latents[part] = [perceiver(of_perceiver, e, cfg.num_heads) for e in encoded]
-        out[f"{part}_encoded"] = stack(encoded)
-        out[f"{part}_latents"] = torch.stack(latents[part])
-    emotions = [linear(w, "emo_layer", linear(w, "emovec_layer", e[0])) for e in latents["emotion"]]
-    out["emotion_vectors"] = torch.stack(emotions)
+    for part in TORCH_PREFIXES:
+        out[f"{part}_encoded"] = stack([reference.encoded(part, f) for f in features])
+        out[f"{part}_latents"] = torch.stack([reference.latents(part, f) for f in features])
+    out["emotion_vectors"] = torch.stack([reference.emotion(f) for f in features])
 
-    conditions = zip(latents["speaker"], emotions, text, strict=True)
+    conditions = zip(out["speaker_latents"], out["emotion_vectors"], text, strict=True)
     prefixes = [reference.prefix(s, e, t.tolist()) for s, e, t in conditions]
     hidden = [
         reference.states(prefix, c.tolist(), list(range(len(c) + 1)))
@@ -282,14 +307,63 @@ def make_processed(rng: np.random.Generator) -> dict[str, torch.Tensor]:
     return out | {f"chain_{i}": process(*settings) for i, settings in enumerate(CHAINS)}
 
 
-@torch.no_grad()
-def make_t2s() -> None:
-    """Writes the file."""
-    rng = np.random.default_rng(1)
+def make_losses(reference: Reference, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    """A batch, cross-entropy of its rows, and gradients of the mean of all rows.
+
+    The rows are computed one by one: nothing here is padded but what is written.
+    """
+    w, n = reference.w, CFG.num_conditions
+    codes = [torch.from_numpy(rng.integers(0, CFG.start_code, length)) for length in (7, 4, 5)]
+    text = [torch.from_numpy(rng.integers(2, CFG.num_text_tokens, length)) for length in (3, 6, 5)]
+    width = CFG.speaker.feature_dim
+    features, prompts = (
+        [torch.from_numpy(rng.normal(size=(T, width)).astype(np.float16)) for T in lengths]
+        for lengths in ((9, 12, 7), (11, 8, 13))
+    )
+    latents = [reference.latents("speaker", x.double()) for x in prompts]
+    emotions = [reference.emotion(x.double()) for x in features]
+    code_losses, text_losses = [], []
+    for row, free in enumerate(FREE):
+        ids, spoken = text[row].tolist(), codes[row].tolist()
+        told = None if free else len(spoken)
+        prefix = reference.prefix(latents[row], emotions[row], ids, told)
+        embedded = w["mel_embedding.weight"][[CFG.start_code, *spoken]]
+        embedded = embedded + w["mel_pos_embedding.emb.weight"][: len(spoken) + 1]
+        hidden = reference.trunk(torch.cat([prefix, embedded])[None])[0]
+        code_logits = linear(w, "mel_head", hidden[len(prefix) :])
+        text_logits = linear(w, "text_head", hidden[n : len(prefix) - 1])
+        code_targets = torch.tensor([*spoken, CFG.stop_code])
+        text_targets = torch.tensor([*ids, CFG.stop_text])
+        code_losses.append(functional.cross_entropy(code_logits, code_targets))
+        text_losses.append(functional.cross_entropy(text_logits, text_targets))
+    out = {"code_loss": torch.stack(code_losses), "text_loss": torch.stack(text_losses)}
+    mean = (out["code_loss"] + TEXT_WEIGHT * out["text_loss"]).mean()
+    trained = w | {f"gpt.{name}": x for name, x in reference.gpt.named_parameters()}
+    gradients = torch.autograd.grad(mean, [trained[name] for name in GRADIENTS])
+    out |= {f"d/{name}": x for name, x in zip(GRADIENTS, gradients, strict=True)}
+    out |= {"speaker_latents": torch.stack(latents), "emotion_vectors": torch.stack(emotions)}
+    named = {"code": codes, "text": text, "feature": features, "prompt_feature": prompts}
+    for name, items in named.items():
+        out[name if name == "text" else f"{name}s"] = stack(items)
+        out[f"{name}_lengths"] = torch.tensor([len(item) for item in items])
+    return out
+
+
+def save(name: str, tensors: dict[str, torch.Tensor]) -> None:
     stored = {torch.float64: torch.float32, torch.int64: torch.int32}
-    tensors = {**make_networks(rng), **make_processed(rng)}
-    arrays = {k: x.to(stored.get(x.dtype, x.dtype)).numpy() for k, x in tensors.items()}
-    np.savez_compressed(GOLDEN / "t2s.npz", **arrays)
+    arrays = {k: x.detach().to(stored.get(x.dtype, x.dtype)).numpy() for k, x in tensors.items()}
+    np.savez_compressed(GOLDEN / f"{name}.npz", **arrays)
+
+
+def make_t2s() -> None:
+    """Writes the files."""
+    rng = np.random.default_rng(1)
+    reference = Reference(draw_weights(rng))
+    with torch.no_grad():
+        save("t2s", {**make_networks(reference, rng), **make_processed(rng)})
+    for tensor in reference.w.values():
+        tensor.requires_grad_()
+    save("t2s_loss", make_losses(reference, np.random.default_rng(2)))
 
 
 if __name__ == "__main__":
