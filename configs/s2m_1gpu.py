@@ -3,7 +3,7 @@
     python -m train.s2m --config configs/s2m_1gpu.py checkpoint=CKPT data.paths=DATA out=RUN
 
 `lora.rank=0` trains all of S2M instead. Hardware: one GPU of 24 GB or more. `train.plan` expects
-9 GiB (12 GiB with `lora.rank=0`), and on an A100 0.13 s for a step of 15 utterances of 6 s; not
+12 GiB (15 GiB with `lora.rank=0`), and on an A100 0.13 s for a step of 15 utterances of 6 s; not
 measured yet.
 """
 

@@ -3,7 +3,7 @@
     python -m train.s2m --config configs/s2m_8xa100.py checkpoint=CKPT data.paths=DATA out=RUN
 
 CKPT is the result of `train.t2s`, whose latents are used. Hardware: 8 A100 of 80 GB. `train.plan`
-expects 13 GiB on each, 0.26 s for a step of 248 utterances of 6 s, and 0.9 days for the stage (2.3
+expects 19 GiB on each, 0.26 s for a step of 248 utterances of 6 s, and 0.9 days for the stage (2.3
 epochs); not measured yet.
 """
 

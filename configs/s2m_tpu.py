@@ -4,7 +4,7 @@
         data.paths=DATA out=RUN
 
 CKPT is the result of `train.t2s`, whose latents are used. Hardware: v5p-32 or larger (16 chips and
-more). There `train.plan` expects 13 GiB on each chip, 0.18 s for a step of 496 utterances of 6 s,
+more). There `train.plan` expects 19 GiB on each chip, 0.18 s for a step of 496 utterances of 6 s,
 and 0.4 days for the stage (3 epochs); not measured yet.
 """
 

@@ -2,7 +2,7 @@
 
     python -m train.t2s --config configs/t2s_1gpu.py checkpoint=CKPT data.paths=DATA out=RUN
 
-Hardware: one GPU of 24 GB or more. `train.plan` expects 7 GiB, and on an A100 0.2 s for a step of
+Hardware: one GPU of 24 GB or more. `train.plan` expects 8 GiB, and on an A100 0.2 s for a step of
 18 utterances of 6 s; not measured yet.
 """
 

@@ -3,7 +3,7 @@
     python -m train.t2s --config configs/t2s_8xa100.py checkpoint=CKPT \
         'data.paths=("EMOTIONAL", "ALL")' out=RUN
 
-Hardware: 8 A100 of 80 GB. `train.plan` expects 10 GiB on each, 0.27 s for a step of 192 utterances
+Hardware: 8 A100 of 80 GB. `train.plan` expects 16 GiB on each, 0.27 s for a step of 192 utterances
 of 6 s, and 1.3 days for both stages; not measured yet.
 """
 

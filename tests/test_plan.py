@@ -93,7 +93,6 @@ def test_bytes_are_those_of_the_state(decoder):
     assert decoder.bytes["frozen"] == decoder.bytes["average"] == 0
     largest = decoder.placed[0]
     assert largest.bytes_per_device in (largest.bytes, largest.bytes // 2)
-    assert decoder.activations_remat < decoder.activations
     assert decoder.typical.step_s is None and decoder.fits(remat=False) is None
 
 
@@ -234,10 +233,15 @@ def test_compiled_step_agrees(checkpoint, trainer, remat):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*_*.py")), ids=lambda p: p.stem)
-def test_every_configuration_can_be_planned(path, capsys):
-    assert plan.main(["--config", str(path)]) == 0
-    assert "activations" in capsys.readouterr().out
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[a-z]*.py")), ids=lambda p: p.stem)
+def test_every_configuration_can_be_planned(path):
+    settings = config.load(path)
+    mesh = sharding.abstract_mesh(8, **settings.mesh.to_dict())
+    for stage in settings.stages:
+        inputs = plan.INPUTS[settings.trainer](settings, stage, 8)
+        step = plan._make_step(settings, stage, inputs, mesh)
+        assert sum(plan.state_bytes(step).values()) > 0
+        assert step.task.flops(inputs.largest) > 0
 
 
 @pytest.mark.slow
