@@ -224,8 +224,3 @@ class Request:
 
     def __post_init__(self):
         check_together(self.options, self.duration)
-
-    @property
-    def trims_tails(self) -> bool:
-        """Whether its segments lose what is behind their speech."""
-        return self.options.trim_tail and self.duration.free and not self.options.compat

@@ -505,7 +505,7 @@ class IndexTTS2(Networks):
         with clock("wave"):
             hop, rate = self.settings.mel.hop_length, self.settings.mel.sample_rate
             mels = [
-                finish.trim_tail(mel, rate / hop) if item.request.trims_tails else mel
+                finish.trim_tail(mel, rate / hop) if item.trims_tail else mel
                 for item, mel in zip(group, whole, strict=True)
             ]
             waves = np.asarray(programs.vocode(self.vocoder, *stacked(mels, len(rows))))

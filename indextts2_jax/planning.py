@@ -57,6 +57,12 @@ class Item:
         """The number of mel frames of its codes."""
         return self.target.frames or duration.natural_frames(len(self.codes), frames_per_code)
 
+    @property
+    def trims_tail(self) -> bool:
+        """Whether it loses what is behind its speech."""
+        options, free = self.request.options, self.request.duration.free
+        return options.trim_tail and free and self.target.frames is None and not options.compat
+
     def by_itself(self) -> "Item":
         """The same segment when nobody says how long it shall be: greedy, free."""
         options = dataclasses.replace(self.request.options, greedy=True)

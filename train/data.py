@@ -13,13 +13,12 @@ Dims: B rows of a batch, N utterances of all data sets, K buckets; others as in 
 """
 
 import bisect
-import contextlib
 import dataclasses
 import itertools
 import math
 import pathlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
@@ -27,7 +26,8 @@ import numpy as np
 from absl import flags
 
 from indextts2_jax.errors import InputError
-from train.shards import DataError, Index, Take, Utterance, check_fingerprints
+from train.records import Records
+from train.shards import Index, Take, Utterance, check_fingerprints
 
 # What can be loaded of the target -> the column of the table that bounds its length.
 TARGET_FIELDS = {
@@ -552,14 +552,7 @@ class LoadBatch:
         )
         self._part = process, processes
         self._buckets, self._prompt_lengths = plan.buckets, plan.prompt_lengths
-        for path, _ in plan.shards:
-            if not path.is_file():
-                raise DataError(f"{path} is missing")
-        self._shards = plan.shards
-        self._stops = list(itertools.accumulate(count for _, count in plan.shards))
-        self._records = grain.sources.ArrayRecordDataSource(
-            [f"{path}[0:{count}]" for path, count in plan.shards]
-        )
+        self._records = Records(plan.shards)
 
     def __call__(self, selection: Selection) -> dict[str, np.ndarray]:
         """Loads a batch.
@@ -585,11 +578,11 @@ class LoadBatch:
             out["speaker"] = mine.speakers
         target_speed, prompt_speed, place = mine.draws
         for b, row in enumerate(mine.rows):
-            with self._naming(row):
-                _put(out, size, b, self._target(self.read(row), target_speed[b]), lengths)
+            with self._records.naming(row):
+                _put(out, size, b, self._target(self._records[row], target_speed[b]), lengths)
         for b, row in enumerate(mine.prompts if self._prompt_lengths else ()):
-            with self._naming(row):
-                arrays = self._prompt(self.read(row), prompt_speed[b], place[b])
+            with self._records.naming(row):
+                arrays = self._prompt(self._records[row], prompt_speed[b], place[b])
                 _put(out, size, b, arrays, self._prompt_lengths)
         return out
 
@@ -623,20 +616,6 @@ class LoadBatch:
         if not others or draw >= probability:
             return utterance.takes[0]
         return others[int(draw / probability * len(others))]
-
-    def read(self, row: int) -> Utterance:
-        """Reads an utterance, by its number among those of all data sets."""
-        return Utterance.from_bytes(self._records[row])
-
-    @contextlib.contextmanager
-    def _naming(self, row: int) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, RuntimeError, ValueError, TypeError, LookupError) as error:
-            number = bisect.bisect_right(self._stops, row)
-            path, count = self._shards[number]
-            record = int(row) - (self._stops[number] - count)
-            raise DataError(f"{path}, record {record} cannot be read: {error}") from error
 
 
 def _put(

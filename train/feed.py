@@ -13,6 +13,7 @@ from indextts2_jax import sharding
 from train import data, shards
 from train.artifacts import Base
 from train.config import Config
+from train.records import Records
 from train.shards import Utterance
 
 
@@ -112,8 +113,8 @@ class Feed:
             if weight
         ]
         chosen = np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int)
-        read = data.LoadBatch(self.plan, **_process()).read
-        return [(read(pairs[i][0]), read(pairs[i][1])) for i in chosen]
+        records = Records(self.plan.shards)
+        return [(records[pairs[i][0]], records[pairs[i][1]]) for i in chosen]
 
 
 def _process() -> dict[str, int]:

@@ -36,5 +36,6 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.
         y = jnp.einsum("bnts,bnsh->bnth", weights.astype(v.dtype), v)
         return (y / weights.sum(axis=-1, keepdims=True)).astype(v.dtype)
 
-    y = jax.lax.map(attend, q).transpose(1, 0, 3, 2, 4)  # [B, blocks, block, N, H]
+    # The gradient computes the weights again: kept, they would be most of what training holds.
+    y = jax.lax.map(jax.checkpoint(attend), q).transpose(1, 0, 3, 2, 4)  # [B, blocks, block, N, H]
     return y.reshape(B, num_blocks * block, N, H)[:, :T]

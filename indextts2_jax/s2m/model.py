@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
@@ -139,9 +138,7 @@ class LatentProjection(nnx.Module):
         )
 
     def __call__(self, latents: jax.Array) -> jax.Array:
-        """Maps latents [B, T_code, G] to [B, T_code, C]; to zeros [B, T_code, 1] without layers."""
-        if not self.layers:
-            return jnp.zeros((*latents.shape[:-1], 1), latents.dtype)
+        """Maps latents [B, T_code, G] to [B, T_code, C]."""
         x = latents.astype(self.layers[0].kernel.dtype)
         for layer in self.layers:
             x = layer(x)
