@@ -3,7 +3,7 @@
     python -m train.s2m --config configs/s2m_1gpu.py checkpoint=CKPT data.paths=DATA out=RUN
 
 `lora.rank=0` trains all of S2M instead. Hardware: one GPU of 24 GB or more. `train.plan` expects
-12 GiB (15 GiB with `lora.rank=0`), and on an A100 0.13 s for a step of 15 utterances of 6 s; not
+12 GiB (16 GiB with `lora.rank=0`), and on an A100 0.13 s for a step of 15 utterances of 6 s; not
 measured yet.
 """
 
@@ -16,7 +16,6 @@ def get_config() -> Config:
     run = s2m.default_config()
     run.init = "checkpoint"
     run.lora.update(rank=32, alpha=64.0)
-    run.remat = True
     run.data.update(budget=16_384, max_rows=32)
     run.workers = 4
     run.stages = (s2m.stage(steps=10_000, rate=1e-4, warmup=200, schedule="constant"),)

@@ -161,7 +161,8 @@ class _Exporter:
             raise CheckpointError(f"{path} is no whole model: {', '.join(sorted(missing))} missing")
         if not settings.emotion_groups:
             raise CheckpointError(f"{path} has no emotion prototypes, and so makes no release")
-        if not (s2m := settings.configs["s2m"]).latent_widths or s2m.word_width:
+        s2m = settings.configs.get("s2m")
+        if s2m and (s2m.word_width or not s2m.latent_widths):
             what = "reads word vectors" if s2m.word_width else "reads no latents"
             raise CheckpointError(f"{path} makes no release: its s2m {what}")
 

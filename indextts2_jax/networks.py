@@ -103,7 +103,7 @@ class Networks:
         if not self.settings.emotion_groups:
             raise CheckpointError(
                 f"{self.path} has no emotion prototypes: emotion weights and sentences do not work "
-                "with it, an emotion voice does"
+                "with it (python -m train.prototypes makes some), an emotion voice does"
             )
         prototypes = mixing.EmotionPrototypes(
             self.tables["emotion_styles"],

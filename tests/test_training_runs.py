@@ -143,7 +143,8 @@ def test_samples_are_spoken_and_change_nothing(whole, tmp_path, checkpoint, data
     assert weights(out) == weights(whole)
     folder = out / "samples"
     assert {str(p.relative_to(folder)) for p in folder.rglob("*.*")} == {
-        *(f"{step:08d}/0/{name}" for step in (4, 6) for name in ("mel.png", "speech.wav")),
+        *(f"{step:08d}/0/{name}.png" for step in (4, 6) for name in ("mel", "attention")),
+        *(f"{step:08d}/0/speech.wav" for step in (4, 6)),
         "00000004/0/target.wav",
     }
     info = soundfile.info(folder / "00000004" / "0" / "target.wav")

@@ -146,6 +146,10 @@ def test_codes_of_a_speech_are_spoken_as_they_were(tts, speaker):
     codes = spoken.segments[0].codes
     again = tts.speak_codes(request, codes)
     assert relative_error(again.samples, spoken.samples) < 1e-3
+    alone = tts.speak_codes(dataclasses.replace(request, text=""), codes)
+    options = dataclasses.replace(options, latents=False)
+    without = tts.speak_codes(dataclasses.replace(request, options=options), codes)
+    np.testing.assert_array_equal(alone.samples, without.samples)
     longer = tts.speak_codes(request, codes, num_frames=60)
     assert len(longer.segments[0].mel) == 60
     short = dataclasses.replace(options, max_text_tokens=8)

@@ -4,6 +4,7 @@
       config.json            all settings, as they were when the run began
       0-main/<step>/         checkpoints of stage 0 (see `train.checkpoints`)
       metrics.csv, events*   losses, speed; `python -m train.metrics RUN` draws them
+      samples/STEP/          pictures and sounds (see `train.samples`)
       checkpoint/            the result: `indextts2 synthesize --checkpoint RUN/checkpoint ...`
 
 Exit codes: 0 done, 2 input that cannot be used (or a loss that is not finite), 143 told to stop

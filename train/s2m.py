@@ -399,10 +399,11 @@ def setup(settings: Config) -> loop.Setup:
         changes["source"] = f"S2M trained from scratch ({settings.out})"
     result = artifacts.Result.of(base, "s2m", {"s2m": cfg}, **changes)
 
-    def speak(tts: IndexTTS2, request: Request, target: Utterance) -> Speech:
+    def speak(tts: IndexTTS2, request: Request, target: Utterance) -> tuple[Speech, dict[str, Any]]:
         if not cfg.latent_widths:
             request = dataclasses.replace(request, text="")
-        return tts.speak_codes(request, target.takes[0].codes, num_frames=len(target.mel))
+        codes = target.takes[0].codes
+        return tts.speak_codes(request, codes, num_frames=len(target.mel)), {}
 
     return loop.Setup(
         settings,

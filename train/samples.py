@@ -2,6 +2,7 @@
 
     RUN/samples/STEP/0/speech.wav      in the voice of another utterance of the speaker
                      0/mel.png         beside the recording
+                     0/attention.png   of T2S, on the text
     RUN/samples/STEP/0/target.wav      the recording through the vocoder, the first time
 
 The networks that are not trained come from the checkpoint that the run began with.
@@ -10,6 +11,7 @@ The networks that are not trained come from the checkpoint that the run began wi
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -29,9 +31,14 @@ from train.config import Config
 from train.feed import Feed
 from train.shards import Utterance
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 PROMPT_CODES = 750  # 15 s, as much as inference reads of a prompt
 
-Speak = Callable[[IndexTTS2, Request, Utterance], Speech]
+# What the trained part makes of a request (text of the utterance, voice of the prompt, emotion of
+# the utterance), and pictures beside the mel, by name.
+Speak = Callable[[IndexTTS2, Request, Utterance], tuple[Speech, Mapping[str, "Figure"]]]
 
 
 @dataclasses.dataclass
@@ -41,8 +48,7 @@ class Samples:
     Attributes:
       result: what the run makes.
       utterances: pairs of an utterance and another one of its speaker, the prompt.
-      speak: how the trained part shows what it can do; the request has the text of the utterance,
-        the voice of the prompt and the emotion of the utterance.
+      speak: how the trained part shows what it can do.
     """
 
     result: Result
@@ -117,10 +123,12 @@ class Samples:
             words = Words(vectors, frames)
         voice = speaker_of(tts, prompt)
         request = Request(target.text, voice, emotion, options, words=words)
-        speech = self.speak(tts, request, target)
+        speech, figures = self.speak(tts, request, target)
         writer.audio(step, f"{name}/speech", speech.samples, rate)
         spoken = np.concatenate([segment.mel for segment in speech.segments])
-        writer.figure(step, f"{name}/mel", metrics.mel_figure(mel, spoken))
+        figures = {"mel": metrics.mel_figure(mel, spoken), **figures}
+        for what, figure in figures.items():
+            writer.figure(step, f"{name}/{what}", figure)
 
 
 def speaker_of(tts: IndexTTS2, utterance: Utterance) -> Speaker:

@@ -20,10 +20,11 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from indextts2_jax import lora
@@ -35,13 +36,16 @@ from indextts2_jax.t2s import gpt
 from indextts2_jax.t2s.conditioner import ConditionerConfig
 from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.t2s.gpt import T2S, Prefix, T2SConfig
-from train import adversary, artifacts, common, config, loop
+from train import adversary, alignment, artifacts, common, config, loop
 from train.config import Config
 from train.feed import Feed, data_config
 from train.samples import Samples
 from train.shards import Utterance
 
 FIELDS = ("text", "codes", "features", "prompt_features", "speaker")  # of the data
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 EMOTION_BRANCH = r"t2s\.emotion_(conditioner|in|out)\..*"
 SPEAKER_BRANCH = r"t2s\.speaker_conditioner\..*"
 
@@ -192,6 +196,14 @@ def _row_means(
     return (loss * valid).sum(axis=1) / count, (right * valid).sum(axis=1) / count
 
 
+@jax.jit
+def attention_maps(model: T2S, batch: common.Batch) -> jax.Array:
+    """Attention [K, B, N, T, L] of codes on text, without a told duration; texts of one length."""
+    free = jnp.ones(batch["code_lengths"].shape, bool)
+    prefix = prefix_of(model, batch, emotion_of(model, batch), model.cfg.free_slots, free)
+    return alignment.text_attention(model, prefix, batch["codes"], batch["text"].shape[1])
+
+
 def make_task(
     cfg: T2SConfig,
     slots: tuple[str, ...],
@@ -301,6 +313,22 @@ def conditioner_flops(cfg: ConditionerConfig, num_frames: int) -> int:
     return 2 * weights
 
 
+def speak(
+    tts: IndexTTS2, request: Request, target: Utterance
+) -> tuple[Speech, dict[str, "Figure"]]:
+    """What `train.samples` shows of T2S: free speech, and the attention over the true codes."""
+    ids, take, prompt = target.text_ids, target.takes[0], request.speaker.features
+    batch = {
+        "text": ids, "codes": take.codes, "features": take.features, "prompt_features": prompt,
+        "text_lengths": len(ids), "code_lengths": len(take.codes),
+        "feature_lengths": len(take.features), "prompt_feature_lengths": len(prompt),
+    }  # fmt: skip
+    maps = attention_maps(tts.t2s, {name: jnp.asarray(x)[None] for name, x in batch.items()})
+    pieces = [tts.tokenizer().decode([i]) for i in ids.tolist()]
+    figure = alignment.attention_figure(np.asarray(maps[:, 0]), pieces)
+    return tts.synthesize_batch([request])[0], {"attention": figure}
+
+
 def setup(settings: Config) -> loop.Setup:
     """Everything that a run of T2S needs, from its configuration.
 
@@ -348,10 +376,6 @@ def setup(settings: Config) -> loop.Setup:
         if s2m := base.settings.configs.get("s2m"):
             configs["s2m"] = dataclasses.replace(s2m, latent_widths=())
     result = artifacts.Result.of(base, "t2s", configs, **changes)
-
-    def speak(tts: IndexTTS2, request: Request, target: Utterance) -> Speech:
-        del target
-        return tts.synthesize_batch([request])[0]
 
     return loop.Setup(
         settings,

@@ -255,8 +255,7 @@ class Block(nnx.Module):
         """
         (B, T, _), N = x.shape, self.num_heads
         key_1, key_2, key_3 = (None,) * 3 if key is None else jax.random.split(key, 3)
-        heads = self.qkv(self.norm_attention(x)).reshape(B, T, 3, N, -1).transpose(2, 0, 3, 4, 1)
-        query, k, v = heads.reshape(3, B * N, -1, T)  # [B * N, H, T] each
+        query, k, v = self.heads(x).reshape(3, B * N, -1, T)  # [B * N, H, T] each
         if cache is not None:
             k = jax.lax.dynamic_update_slice_in_dim(cache[0], k.astype(cache[0].dtype), start, 2)
             v = jax.lax.dynamic_update_slice_in_dim(cache[1], v.astype(cache[1].dtype), start, 2)
@@ -269,6 +268,12 @@ class Block(nnx.Module):
         x = x + self._drop(self.out(y), key_2)
         y = self.ffn_down(jax.nn.gelu(self.ffn_up(self.norm_ffn(x)), approximate=True))
         return x + self._drop(y, key_3), (k, v)
+
+    def heads(self, x: jax.Array) -> jax.Array:
+        """Queries, keys and values [3, B, N, H, T] of x [B, T, D]."""
+        B, T, _ = x.shape
+        qkv = self.qkv(self.norm_attention(x)).reshape(B, T, 3, self.num_heads, -1)
+        return qkv.transpose(2, 0, 3, 4, 1)
 
     def _drop(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
         return self.dropout(x, deterministic=key is None, rngs=key)
@@ -436,13 +441,19 @@ class T2S(nnx.Module):
           of every code. State P + i predicts code i; those of P .. P + T - 1 are the GPT latents of
           the T codes.
         """
+        return self.training_trunk(*self.teacher_forced_inputs(prefix, codes), key=key, remat=remat)
+
+    def teacher_forced_inputs(
+        self, prefix: Prefix, codes: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """What the blocks read in `teacher_forced`: x [B, S, D], mask [B, S, S]; S = P + 1 + T."""
         B, T = codes.shape
         start = jnp.full((B, 1), self.cfg.start_code, codes.dtype)
         inputs = jnp.concatenate([start, codes], axis=1)
         x = jnp.concatenate([prefix.x, self.embed_codes(inputs, jnp.arange(T + 1))], axis=1)
         valid = jnp.pad(prefix.mask, ((0, 0), (0, T + 1)), constant_values=True)
         causal = jnp.tril(jnp.ones((x.shape[1],) * 2, bool))
-        return self.training_trunk(x, causal & valid[:, None], key=key, remat=remat)
+        return x, causal & valid[:, None]
 
     def code_logits(self, hidden: jax.Array) -> jax.Array:
         """Maps [..., D] to float32 logits over the codes [..., V]."""
