@@ -16,8 +16,8 @@ def get_config() -> Config:
     run = s2m.default_config()
     run.model = config.preset(S2MConfig.small())
     run.compute_dtype = "float32"  # bfloat16 is slow on a CPU
-    run.data.update(budget=2400, max_rows=4, prompt_codes=60, validation=4, ladder_ratio=2.0)
+    run.data.update(budget=1200, max_rows=2, prompt_codes=60, validation=4, ladder_ratio=2.0)
     run.checkpoints.every = 100
     run.validate_every = 100
-    run.stages = (s2m.stage(steps=200, rate=2e-3, warmup=20, dropout=0.0),)
+    run.stages = (s2m.stage(steps=350, rate=1e-3, warmup=20, dropout=0.0),)
     return run

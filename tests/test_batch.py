@@ -33,6 +33,7 @@ GOOD = {"id": "a", "text": "Hello.", "voice": "v.wav", "emotion_weights": {"happ
 TOKENS = {"text": "Hello there.", "voice": "v.wav", "tokens": 9, "out": "sub/b.wav"}
 
 
+@pytest.mark.slow
 def test_every_line_is_spoken_and_a_second_run_does_nothing(batch, capsys):
     code, out, entries = batch(GOOD, "", TOKENS)
     assert code == 0

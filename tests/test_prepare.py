@@ -117,6 +117,7 @@ def read_all(out):
     return [u for path in index.shard_paths() for u in shards.read_shard(path)]
 
 
+@pytest.mark.slow
 def test_a_prepared_utterance_is_what_the_pipeline_reads_of_a_prompt(prepared, rows, checkpoint):
     tts = IndexTTS2(checkpoint)
     files = {row.id: row.audio for row in rows}

@@ -123,6 +123,7 @@ def test_beams_are_the_default_of_a_converted_checkpoint_that_samples(tts, speak
     assert codes() != codes(num_beams=1)
 
 
+@pytest.mark.slow
 def test_the_same_request_may_come_twice(tts, speaker):
     request = Request("Hello.", speaker, options=SHORT)
     first, second = tts.synthesize_batch([request, request])

@@ -86,15 +86,8 @@ def single():
     return run(step, make_batch())
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        pytest.param((2, 2, 2), id="data-fsdp-tensor"),
-        pytest.param((8, 1, 1), id="data", marks=pytest.mark.slow),
-        pytest.param((1, 8, 1), id="fsdp", marks=pytest.mark.slow),
-        pytest.param((1, 1, 8), id="tensor", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (8, 1, 1), (1, 8, 1), (1, 1, 8)])
 def test_sharded_equals_single(single, sizes):
     step = make_step(sharding.make_mesh(*sizes))
     losses, _, _, state = run(step, make_batch())

@@ -125,6 +125,7 @@ def test_the_command_refuses_words_for_a_checkpoint_without_them(
     assert not (tmp_path / "o.wav").exists()
 
 
+@pytest.mark.slow
 def test_without_latents_s2m_reads_the_codes_alone(tts, speaker):
     def run(**changes):
         dump = Dump()
