@@ -304,7 +304,7 @@ def test_lora_trains_adapters_and_new_modules_alone_and_merges():
         jnp.float32,
         0.0,
     )
-    new = "text_features.projection.kernel"
+    new = "s2m.text_features.projection.kernel"
     assert [n for n in step.partition.trained if not n.endswith((lora.A, lora.B))] == [new]
     arrays = random_arrays(task) | step.random(jax.random.key(0), step.partition.trained)
     frozen = {name: jnp.asarray(arrays[name]) for name in step.frozen_shardings}

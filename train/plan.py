@@ -140,8 +140,8 @@ def s2m_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
         codec, decoder, mel = SemanticCodecConfig.indextts2(), T2SConfig.indextts2(), MelConfig()
     else:
         cfg = s2m.s2m_config(settings, base)
-        codec, decoder = (base.settings.configs[name] for name in ("semantic_codec", "t2s"))
-        mel = base.settings.mel
+        codec, mel = base.config("semantic_codec"), base.settings.mel
+        decoder = base.settings.configs.get("t2s", T2SConfig.paper())
 
     def task(remat: bool) -> Task:
         return s2m.make_task(cfg, codec, s2m.Method.of(stage), t2s_cfg=decoder, remat=remat)

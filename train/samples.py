@@ -56,7 +56,7 @@ class Samples:
     speak: Speak
 
     def __post_init__(self) -> None:
-        self._tts: IndexTTS2 | None = None
+        self._has_targets = False
 
     @classmethod
     def of(cls, settings: Config, result: Result, feed: Feed, speak: Speak) -> "Samples | None":
@@ -80,20 +80,19 @@ class Samples:
           step: number of steps that are done.
         """
         values = self.result.gather(arrays)
-        if jax.process_index() > 0:
-            return
-        first = self._tts is None
-        if self._tts is None:
-            self._tts = IndexTTS2(self.result.base.path)
-            self._tts.settings = self.result.settings
+        # Opened every time: the networks would stay in the memory that training needs. By every
+        # process, because Orbax reads with all of them; one writes.
+        tts = IndexTTS2(self.result.base.path)
+        tts.settings = self.result.settings
         part = self.result.part
         model = PARTS[part].abstract(self.result.settings.configs[part])
-        setattr(self._tts, part, fold_weight_norm(convert.fill(model, values)))
+        setattr(tts, part, fold_weight_norm(convert.fill(model, jax.device_put(values))))
         for number, (target, prompt) in enumerate(self.utterances):
             try:
-                self._sample(self._tts, target, prompt, writer, step, f"{number}", first)
+                self._sample(tts, target, prompt, writer, step, f"{number}")
             except InputError as error:
                 writer.note(f"sample {number} of step {step}: {error}")
+        self._has_targets = True
 
     def _sample(
         self,
@@ -103,11 +102,10 @@ class Samples:
         writer: metrics.MetricsWriter,
         step: int,
         name: str,
-        first: bool,
     ) -> None:
         rate, hop = tts.settings.mel.sample_rate, tts.settings.mel.hop_length
         mel = target.mel.astype(np.float32)
-        if first:
+        if not self._has_targets:
             wave = np.asarray(programs.vocode(tts.vocoder, *programs.stacked([mel])))
             writer.audio(step, f"{name}/target", wave[0, : len(mel) * hop], rate)
         # The text is stored as it was normalised; a seed of its own keeps samples comparable.

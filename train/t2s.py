@@ -42,10 +42,10 @@ from train.feed import Feed, data_config
 from train.samples import Samples
 from train.shards import Utterance
 
-FIELDS = ("text", "codes", "features", "prompt_features", "speaker")  # of the data
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FIELDS = ("text", "codes", "features", "prompt_features", "speaker")  # of the data
 EMOTION_BRANCH = r"t2s\.emotion_(conditioner|in|out)\..*"
 SPEAKER_BRANCH = r"t2s\.speaker_conditioner\..*"
 
