@@ -173,6 +173,7 @@ def test_the_golden_release_survives_the_round_trip(tmp_path, caplog):
     assert not caplog.messages
 
 
+@pytest.mark.slow
 def test_what_bfloat16_storage_has_rounded_is_said(odd_release, tmp_path, caplog):
     convert_release(odd_release, tmp_path / "checkpoint", dtype="bfloat16")
     export_release(tmp_path / "checkpoint", tmp_path / "out")
@@ -203,6 +204,7 @@ def test_weights_trained_after_their_conversion_are_not_rounded(odd_checkpoint, 
     assert any("trained after their conversion: campplus" in m for m in caplog.messages)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_provenance_becomes_a_release_too(trained, exported, tmp_path):
     convert_release(exported, tmp_path / "again")
     again, settings = Settings.load(tmp_path / "again"), Settings.load(trained)

@@ -120,6 +120,7 @@ def test_loss_is_the_distance_of_each_item_in_its_scored_frames():
     np.testing.assert_allclose(losses, want, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_both_objectives_are_equal_in_value_and_gradient():
     args = golden_model().velocity, *golden_loss_inputs(load_golden("s2m"))
     losses, estimate, gradients = loss_and_gradients(*args)
@@ -152,6 +153,7 @@ def test_item_without_scored_frames_costs_nothing():
     assert all(np.all(np.isfinite(x)) for x in convert.params(gradients).values())
 
 
+@pytest.mark.slow
 def test_padding_changes_neither_loss_nor_gradients():
     golden, model = load_golden("s2m"), golden_model().velocity
     padded = dict(golden, **{k: lengthened(golden[k], 22) for k in ("mel", "mu", "noise")})

@@ -84,6 +84,7 @@ def spec_of(name):
     return next(spec for rule, spec in s2m.SHARDING_RULES if re.fullmatch(rule, name))
 
 
+@pytest.mark.slow
 def test_sharded_model_equals_unsharded():
     mesh = jax.make_mesh((4, 2), ("fsdp", "tensor"), axis_types=(AxisType.Auto,) * 2)
     arrays = {

@@ -113,6 +113,7 @@ def test_a_batch_of_mixed_requests_equals_singles(tts, speaker):
         np.testing.assert_array_equal(streamed[-1].samples, alone.segments[-1].samples)
 
 
+@pytest.mark.slow
 def test_beams_are_the_default_of_a_converted_checkpoint_that_samples(tts, speaker):
     def codes(**options):
         options = Options(max_codes=20, steps=1, seed=3, **options)

@@ -252,6 +252,7 @@ def test_cached_decoding_equals_one_pass_over_its_own_codes(tiny, positions):
     np.testing.assert_allclose(out.trace.logits[:, :12], tiny.code_logits(hidden), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_decoding_gives_the_latents_of_a_second_pass_where_positions_agree(tiny, monkeypatch):
     prefix, keys = _tiny_prefix(tiny, [5, 9, 3], 9), jax.random.split(jax.random.key(0), 3)
     limits = gen.Limits(jnp.asarray([8, 30, 50]), jnp.asarray([7, 0, 49]))
@@ -292,6 +293,7 @@ def test_an_item_samples_the_same_codes_alone_and_in_a_batch(tiny):
         np.testing.assert_array_equal(single.codes[0], batch.codes[row])
 
 
+@pytest.mark.slow
 def test_a_larger_cache_continues_where_the_smaller_was_full(tiny, monkeypatch):
     prefix = _tiny_prefix(tiny, [7], 7)
     whole = _greedy(tiny, prefix, 40)
