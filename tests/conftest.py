@@ -1,9 +1,19 @@
-"""Eight CPU devices, so that sharding is tested without an accelerator; fixtures of many tests."""
+"""Eight CPU devices, so that sharding is tested without an accelerator; fixtures of many tests.
+
+Compiling takes most of the tests' time. So compiled programs are kept between runs, and shared by
+the workers and child processes of a run; `pytest --cache-clear` starts afresh.
+"""
 
 import os
+import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache/d/xla")
+)
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**30))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import pytest
 

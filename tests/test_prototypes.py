@@ -1,6 +1,7 @@
 """Emotion prototypes of a T2S of one's own."""
 
 import collections
+import dataclasses
 import os
 
 import numpy as np
@@ -10,7 +11,7 @@ from indextts2_jax import programs
 from indextts2_jax.demo import random_checkpoint
 from indextts2_jax.emotion.text_to_emotion import EmotionSet
 from indextts2_jax.networks import Networks
-from indextts2_jax.parts import Settings
+from tests.train_common import random_utterances, save
 from train import prototypes, shards
 from train.records import Records
 
@@ -23,31 +24,11 @@ def base(tmp_path_factory):
 
 
 def write_data(path, checkpoint, labels=LABELS, count=40):
-    rng = np.random.default_rng(0)
-    path.mkdir()
     utterances = [
-        shards.Utterance(
-            id=str(i),
-            speaker=f"s{i * 7 % 3}",
-            text="HELLO",
-            text_ids=np.arange(3, 8, dtype=np.int32),
-            takes=(
-                shards.Take(
-                    1.0,
-                    rng.integers(0, 512, 12).astype(np.int32),
-                    rng.normal(size=(12, 32)).astype(np.float16),
-                ),
-            ),
-            mel=rng.normal(size=(20, 80)).astype(np.float16),
-            style=rng.normal(size=192).astype(np.float32),
-            emotion=labels[i % len(labels)],
-        )
-        for i in range(count)
+        dataclasses.replace(utterance, speaker=f"s{i * 7 % 3}", emotion=labels[i % len(labels)])
+        for i, utterance in enumerate(random_utterances(count))
     ]
-    rows = shards.write_shard(shards.shard_path(path, 0), utterances)
-    made_with = shards.fingerprints(checkpoint, Settings.load(checkpoint))
-    shards.Index.build(path, made_with, [rows], 256 / 22050).save()
-    return path
+    return save(path, checkpoint, utterances)
 
 
 @pytest.fixture(scope="module")
