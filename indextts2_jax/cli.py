@@ -365,7 +365,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("mel and wave")
     group.add_argument("--steps", type=int, default=25, help="of flow matching")
-    group.add_argument("--guidance", type=float, default=0.7, help="of flow matching; 0 = off")
+    group.add_argument(
+        "--guidance", type=float, help="of flow matching; 0 = off (default: the checkpoint's, 0.7)"
+    )
     group.add_argument(
         "--no-latents", action="store_true", help="S2M reads the codes alone (paper, Table 4)"
     )

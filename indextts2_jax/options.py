@@ -73,7 +73,7 @@ class Options:
       trailing_silence_ms: ... and behind it.
       trim_silence: cut near-silence off both ends of the speech first.
       steps: Euler steps of flow matching.
-      guidance: of flow matching; 0 = off.
+      guidance: of flow matching; 0 = off; None = what the checkpoint says.
       latents: S2M reads the GPT latents beside the codes, if it has learned to; without them the
         voice is a little nearer and the words are less clear (paper, Table 4).
       normalized: take the text as it is.
@@ -102,7 +102,7 @@ class Options:
     trailing_silence_ms: float = 0.0
     trim_silence: bool = False
     steps: int = 25
-    guidance: float = 0.7
+    guidance: float | None = None
     latents: bool = True
     normalized: bool = False
     trim_tail: bool = True

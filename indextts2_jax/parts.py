@@ -16,6 +16,7 @@ from indextts2_jax.emotion import qwen3
 from indextts2_jax.emotion.text_to_emotion import EmotionSet
 from indextts2_jax.prompt import campplus, semantic_codec, w2v_bert
 from indextts2_jax.s2m import model as s2m
+from indextts2_jax.s2m.flow_matching import GUIDANCE
 from indextts2_jax.t2s import gpt
 from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.vocoder import bigvgan
@@ -85,6 +86,7 @@ class Settings:
       emotions: the emotions that weights name, in order; how texts are read and weights mixed.
       emotion_groups: number of prototypes of each emotion; () = there are no prototypes.
       fingerprints: part name -> hash of its arrays.
+      guidance: of S2M's flow, if the user does not say; 0 for one that always saw its conditions.
     """
 
     source: str
@@ -99,6 +101,7 @@ class Settings:
     emotions: EmotionSet
     emotion_groups: tuple[int, ...]
     fingerprints: Mapping[str, str]
+    guidance: float = GUIDANCE
 
     def __post_init__(self):
         groups, emotions = len(self.emotion_groups), len(self.emotions.names)

@@ -581,7 +581,7 @@ class IndexTTS2(Networks):
             self.s2m.velocity,
             *map(jnp.asarray, (mu, prompt_mels, prompts, style, total, drawn)),
             steps=options.steps,
-            guidance=options.guidance,
+            guidance=self.settings.guidance if options.guidance is None else options.guidance,
         )
         if trace:
             mels, path = flow()

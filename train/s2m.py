@@ -397,6 +397,10 @@ def setup(settings: Config) -> loop.Setup:
     changes = {}
     if settings.init == "scratch":
         changes["source"] = f"S2M trained from scratch ({settings.out})"
+        can_guide = any(method.condition_dropout for method in methods)
+        changes["guidance"] = flow_matching.GUIDANCE if can_guide else 0.0
+    else:
+        changes["guidance"] = artifacts.source_of(settings, base).settings.guidance
     result = artifacts.Result.of(base, "s2m", {"s2m": cfg}, **changes)
 
     def speak(tts: IndexTTS2, request: Request, target: Utterance) -> tuple[Speech, dict[str, Any]]:

@@ -22,6 +22,7 @@ from indextts2_jax.nn.masking import length_mask, zero_padding
 from indextts2_jax.s2m.dit import Velocity
 
 SIGMA_MIN = 1e-6  # noise left at t = 1; of the release
+GUIDANCE = 0.7  # of the release
 OBJECTIVES = ("velocity", "mel")  # names of the training loss
 
 
@@ -69,7 +70,7 @@ def sample(
     noise: jax.Array,
     *,
     steps: int = 25,
-    guidance: float = 0.7,
+    guidance: float = GUIDANCE,
 ) -> jax.Array:
     """Generates mels by Euler steps with classifier-free guidance, in one compiled loop.
 
@@ -112,7 +113,7 @@ def trajectory(
     noise: jax.Array,
     *,
     steps: int = 25,
-    guidance: float = 0.7,
+    guidance: float = GUIDANCE,
 ) -> tuple[jax.Array, Trajectory]:
     """As `sample`, and also returns every state and velocity on the way."""
     mel, recorded = _integrate(
