@@ -102,7 +102,7 @@ def test_trainers_say_what_is_missing(encoders):
     run = config.load(CONFIGS / "t2s_tiny.py", ["init=checkpoint"])
     with pytest.raises(checkpoint.CheckpointError, match="holds no t2s; train first"):
         artifacts.t2s_config(run, base)
-    run = config.load(CONFIGS / "s2m_tiny.py")
+    run = config.load(CONFIGS / "s2m_tiny.py", ["stages.0.latent_probability=0.5"])
     with pytest.raises(checkpoint.CheckpointError, match="holds no t2s; train first"):
         s2m.s2m_config(run, base)
     config.assign(run, "stages.0.latent_probability=0.0")

@@ -105,13 +105,16 @@ class Feed:
         return data.ValidationBatches(self.plan, **_process())
 
     def samples(self, count: int) -> list[tuple[Utterance, Utterance]]:
-        """Validation utterances of all lengths, each with its prompt; all if they are fewer."""
-        pairs = [
-            (int(row), int(prompt))
-            for batch in self.plan.validation
-            for row, prompt, weight in zip(batch.rows, batch.prompts, batch.weight, strict=True)
-            if weight
-        ]
+        """Validation utterances of all lengths, each with its prompt; all if they are fewer.
+
+        Where nothing is held out, utterances of the first training batches.
+        """
+        prompts = {
+            int(row): int(prompt)
+            for batch in self.plan.validation or [self.plan[i] for i in range(count)]
+            for row, prompt in zip(batch.rows, batch.prompts, strict=True)
+        }
+        pairs = list(prompts.items())
         chosen = np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int)
         records = Records(self.plan.shards)
         return [(records[pairs[i][0]], records[pairs[i][1]]) for i in chosen]

@@ -5,6 +5,9 @@
                      0/attention.png   of T2S, on the text
     RUN/samples/STEP/0/target.wav      the recording through the vocoder, the first time
 
+S2M, which speaks the codes of the recording, should come near its mel: `sample_correlation` in the
+metrics is the mean correlation of the two.
+
 The networks that are not trained come from the checkpoint that the run began with.
 """
 
@@ -87,12 +90,19 @@ class Samples:
         part = self.result.part
         model = PARTS[part].abstract(self.result.settings.configs[part])
         setattr(tts, part, fold_weight_norm(convert.fill(model, jax.device_put(values))))
+        likenesses = []
         for number, (target, prompt) in enumerate(self.utterances):
             try:
-                self._sample(tts, target, prompt, writer, step, f"{number}")
+                spoken = self._sample(tts, target, prompt, writer, step, f"{number}")
             except InputError as error:
                 writer.note(f"sample {number} of step {step}: {error}")
+                continue
+            if part == "s2m":  # as many frames as the recording
+                recorded = target.mel.astype(np.float32)
+                likenesses.append(np.corrcoef(spoken.ravel(), recorded.ravel())[0, 1])
         self._has_targets = True
+        if likenesses:
+            writer.scalars(step, {"sample_correlation": np.mean(likenesses)})
 
     def _sample(
         self,
@@ -102,7 +112,8 @@ class Samples:
         writer: metrics.MetricsWriter,
         step: int,
         name: str,
-    ) -> None:
+    ) -> np.ndarray:
+        """Writes one sample; returns its mel [T, M]."""
         rate, hop = tts.settings.mel.sample_rate, tts.settings.mel.hop_length
         mel = target.mel.astype(np.float32)
         if not self._has_targets:
@@ -127,6 +138,7 @@ class Samples:
         figures = {"mel": metrics.mel_figure(mel, spoken), **figures}
         for what, figure in figures.items():
             writer.figure(step, f"{name}/{what}", figure)
+        return spoken
 
 
 def speaker_of(tts: IndexTTS2, utterance: Utterance) -> Speaker:

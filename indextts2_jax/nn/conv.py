@@ -10,13 +10,21 @@ import jax.numpy as jnp
 from flax import nnx
 
 M = TypeVar("M", bound=nnx.Module)
+LECUN = nnx.initializers.lecun_normal()
 
 
 class WeightNormLinear(nnx.Module):
     """Linear with torch's weight norm: W = gain * V / ||V||, one norm per output channel."""
 
-    def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
-        kernel = nnx.initializers.lecun_normal()(rngs.params(), (in_features, out_features))
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        kernel_init: nnx.Initializer = LECUN,
+        rngs: nnx.Rngs,
+    ):
+        kernel = kernel_init(rngs.params(), (in_features, out_features))
         self.kernel = nnx.Param(kernel)  # V [in, out]
         self.gain = nnx.Param(jnp.linalg.norm(kernel, axis=0))  # [out]
         self.bias = nnx.Param(jnp.zeros(out_features))
@@ -42,7 +50,7 @@ class WeightNormConv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         shape = (kernel_size, in_features, out_features)
-        kernel = nnx.initializers.lecun_normal()(rngs.params(), shape)
+        kernel = LECUN(rngs.params(), shape)
         self.kernel = nnx.Param(kernel)  # V [K, in, out]
         self.gain = nnx.Param(jnp.sqrt(jnp.sum(kernel**2, (0, 1))))  # [out]
         self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None

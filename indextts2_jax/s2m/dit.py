@@ -13,6 +13,7 @@ Source: paper section 3.2; the released IndexTTS2 `s2mel.pth`, net `cfm`.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,8 @@ from indextts2_jax.nn.conv import WeightNormLinear
 from indextts2_jax.nn.masking import length_mask
 from indextts2_jax.s2m import wavenet
 from indextts2_jax.s2m.wavenet import WaveNet, WaveNetConfig
+
+LOG_MEL_MEAN = -5.0  # of speech, roughly
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +179,11 @@ class Block(nnx.Module):
         return x + self.feed_forward(self.feed_forward_norm(x, time))
 
 
+def _identity(key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> jax.Array:
+    del key
+    return jnp.eye(*shape, dtype=dtype)
+
+
 class Velocity(nnx.Module):
     """The velocity that carries noise to mel, given prompt mel, condition and style."""
 
@@ -189,19 +197,30 @@ class Velocity(nnx.Module):
             [Block(cfg, takes_skip=i > self.middle, rngs=rngs) for i in range(cfg.num_layers)]
         )
         self.norm = AdaptiveRMSNorm(D, rngs=rngs)
+        # A new model starts near `LOG_MEL_MEAN` - x, the velocity for t = 0 if nothing is known: x
+        # goes on undistorted from `long_skip` to `output`. Through layers of random weights it
+        # comes out so distorted that a model first learns to ignore it, and its mels stay noisy.
+        enter = nnx.initializers.orthogonal()(rngs.params(), (M, D))
         self.long_skip = nnx.Linear(D + M, D, rngs=rngs)
+        self.long_skip.kernel[D:] = enter
 
         self.wavenet_time_embedding = TimeEmbedding(D, rngs=rngs)
         self.wavenet_input = nnx.Linear(D, D, rngs=rngs)
         self.wavenet = WaveNet(cfg.wavenet, rngs=rngs)
-        self.wavenet_residual = nnx.Linear(D, D, rngs=rngs)
+        self.wavenet_residual = nnx.Linear(D, D, kernel_init=_identity, rngs=rngs)
 
         self.final_norm = nnx.LayerNorm(
             D, epsilon=1e-6, use_bias=False, use_scale=False, use_fast_variance=False, rngs=rngs
         )
         self.final_modulation = nnx.Linear(D, 2 * D, rngs=rngs)
-        self.final = WeightNormLinear(D, D, rngs=rngs)
-        self.output = nnx.Linear(D, M, rngs=rngs)
+        self.final = WeightNormLinear(D, D, kernel_init=_identity, rngs=rngs)
+        self.output = nnx.Linear(
+            D,
+            M,
+            kernel_init=lambda *_: -enter.T,
+            bias_init=nnx.initializers.constant(LOG_MEL_MEAN),
+            rngs=rngs,
+        )
         self.num_mels = M
 
     def __call__(

@@ -58,10 +58,10 @@ class S2MConfig:
                 released.velocity,
                 condition_width=128,
                 width=128,
-                num_layers=5,
+                num_layers=3,
                 num_heads=4,
                 feed_forward_width=384,
-                wavenet=dataclasses.replace(released.velocity.wavenet, width=128, num_layers=3),
+                wavenet=dataclasses.replace(released.velocity.wavenet, width=128, num_layers=2),
             ),
         )
 
