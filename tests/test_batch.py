@@ -19,7 +19,7 @@ def batch(converted, voice, tmp_path):
         (tmp_path / "in.jsonl").write_text(text)
         out = tmp_path / "out"
         args = ["--jsonl", tmp_path / "in.jsonl", "--out-dir", out, "--checkpoint", converted]
-        code = main(["batch", *map(str, args), "--max-codes", "20", "--steps", "2", "--beams", "1"])
+        code = main(["batch", *map(str, args), "--max-codes", "20", "--steps", "3", "--beams", "1"])
         report = out / "report.jsonl"
         entries = (
             [json.loads(x) for x in report.read_text().splitlines()] if report.exists() else []

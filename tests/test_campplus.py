@@ -39,6 +39,7 @@ def test_style_equals_that_of_speakerlab():
         assert relative_error(style, golden[f"style_{name}"]) < 1e-5
 
 
+@pytest.mark.slow
 def test_padded_batch_equals_single():
     fbank, model = load_golden("campplus")["fbank_long"], golden_model()
     for lengths in ((263, 198), (58, 57), (3, 4)):  # segments of 132 and 99 frames; odd; shortest

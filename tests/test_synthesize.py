@@ -65,9 +65,7 @@ def test_the_command_writes_a_wav_and_says_what_it_made(command, capsys, tmp_pat
 
 def test_same_seed_same_samples(tts, speaker):
     first, again, other = (
-        tts.synthesize(
-            "Hello.", speaker, options=Options(num_beams=1, max_codes=20, steps=2, seed=seed)
-        )
+        tts.synthesize("Hello.", speaker, options=dataclasses.replace(SHORT, seed=seed))
         for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first.samples, again.samples)
@@ -169,10 +167,11 @@ def test_the_natural_mode_is_the_plain_model_with_a_duration_vector(tts, speaker
     np.testing.assert_array_equal(got.segments[0].codes, by_hand.segments[0].codes)
 
 
+@pytest.mark.slow
 def test_the_duration_vector_changes_what_is_said(tts, speaker):
     codes = [
         tts.synthesize(
-            "Hello there.", speaker, options=Options(num_beams=1, seed=seed, steps=1), duration=wish
+            "Hello there.", speaker, options=dataclasses.replace(SHORT, seed=seed), duration=wish
         )
         .segments[0]
         .codes.tolist()
@@ -218,10 +217,9 @@ def test_a_broken_speaker_file_is_refused(content, tmp_path):
         Speaker.load(tmp_path / "s.npz")
 
 
+@pytest.mark.slow
 def test_silence_stands_between_segments(tts, speaker):
-    options = Options(
-        num_beams=1, max_codes=15, steps=2, max_text_tokens=30, interval_silence_ms=100
-    )
+    options = dataclasses.replace(SHORT, max_text_tokens=30, interval_silence_ms=100)
     speech = tts.synthesize("Hello there, you. " * 4, speaker, options=options)
     assert len(speech.segments) > 1
     gap = 2205 * (len(speech.segments) - 1)
@@ -278,9 +276,7 @@ def test_tails_are_trimmed_where_the_duration_is_free(tts, speaker, monkeypatch)
 
 def test_the_end_of_a_segment_fades(tts, speaker):
     plain, faded = (
-        tts.synthesize(
-            "Hello.", speaker, options=Options(num_beams=1, max_codes=20, steps=2, fade=fade)
-        ).samples
+        tts.synthesize("Hello.", speaker, options=dataclasses.replace(SHORT, fade=fade)).samples
         for fade in (False, True)
     )
     np.testing.assert_array_equal(plain[:-441], faded[:-441])

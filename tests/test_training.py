@@ -127,11 +127,14 @@ def test_rows_of_weight_0_count_for_nothing(single):
     assert float(got[0]["loss"]) == float(got[1]["loss"])
 
 
-def test_frozen_parts_do_not_move_by_one_bit():
-    step = make_step(
-        sharding.make_mesh(devices=jax.devices()[:1]),
-        freeze=(t2s.EMOTION_BRANCH, t2s.SPEAKER_BRANCH),
-    )
+@pytest.fixture(scope="module")
+def step():
+    """One that trains T2S without its conditioners."""
+    one = sharding.make_mesh(devices=jax.devices()[:1])
+    return make_step(one, freeze=(t2s.EMOTION_BRANCH, t2s.SPEAKER_BRANCH))
+
+
+def test_frozen_parts_do_not_move_by_one_bit(step):
     _, first, frozen, state = run(step, make_batch())
     assert any(n.startswith("t2s.emotion_conditioner.") for n in frozen)
     assert not any("conditioner" in n for n in state.params)
@@ -205,8 +208,7 @@ def test_loss_is_the_mean_over_codes_and_stop():
         np.testing.assert_allclose(total[row], code_loss + 0.5 * text_loss, rtol=1e-5)
 
 
-def test_a_step_that_is_not_finite_changes_nothing():
-    step = make_step(sharding.make_mesh(devices=jax.devices()[:1]))
+def test_a_step_that_is_not_finite_changes_nothing(step):
     batch = make_batch()
     batch["features"][0, 0, 0] = np.nan
     frozen, state = begin(step)
