@@ -367,7 +367,7 @@ class BatchPlan:
             if len(rows) and len(spare) < self.cfg.validation:
                 raise InputError(
                     f"data.validation is {self.cfg.validation}, but {path} can spare {len(spare)} "
-                    f"utterances ({STAY} of every speaker stay)"
+                    f"utterances ({STAY} of every speaker stay); set data.validation={len(spare)}"
                 )
             chosen = spare[np.argsort(key[spare])[: self.cfg.validation]]
             held_out[part.start + chosen] = True
