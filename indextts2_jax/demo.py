@@ -26,7 +26,7 @@ from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.t2s.gpt import T2SConfig
 from indextts2_jax.vocoder.bigvgan import BigVGANConfig
 
-NAME = "babble-8"  # a new number when the recipe changes
+NAME = "babble-7"  # a new number when the recipe changes
 NUM_PIECES = 330
 SENTENCES = (
     "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG.",

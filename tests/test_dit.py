@@ -5,6 +5,8 @@ import pytest
 from flax import nnx
 
 from indextts2_jax.nn.conv import fold_weight_norm
+from indextts2_jax.s2m.dit import LOG_MEL_MEAN, Velocity
+from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.s2m.wavenet import reflect_ends
 from tests.common import load_golden, needs_shared, relative_error
 from tests.s2m_common import golden_model, in_bfloat16, lengthened, load_shared, shared_model
@@ -29,6 +31,19 @@ def test_matches_the_formulas_with_and_without_condition():
     want = np.where(dropped[:, None, None], golden["out_velocity_dropped"], golden["out_velocity"])
     got = velocity(golden_model(), *inputs, drop_condition=dropped)
     assert_valid_frames_match(got, want, golden["lengths"])
+
+
+def test_a_new_velocity_is_near_the_mean_mel_less_the_noise():
+    @jax.jit
+    def start(key, x, mu):
+        model = Velocity(S2MConfig.small().velocity, rngs=nnx.Rngs(key))
+        return model(x, 0 * x, jnp.zeros(1), jnp.ones((1, 192)), mu, jnp.array([50]))
+
+    rng = np.random.default_rng(0)
+    x, mu = (rng.normal(size=(1, 50, width)) for width in (80, 128))
+    got = np.asarray(start(jax.random.key(0), x, mu))
+    assert np.corrcoef(got.ravel(), -x.ravel())[0, 1] > 0.6
+    assert abs(got.mean() - LOG_MEL_MEAN) < 0.5
 
 
 def test_padding_changes_nothing():

@@ -191,6 +191,18 @@ def test_impossible_durations_are_refused(tts, speaker):
             tts.synthesize("Hello.", speaker, options=SHORT, duration=wish)
 
 
+def test_guidance_is_that_of_the_checkpoint(tts, speaker, monkeypatch):
+    def mel(**options):
+        options = dataclasses.replace(SHORT, **options)
+        return tts.synthesize("Hello.", speaker, options=options).segments[0].mel
+
+    guided, unguided = mel(guidance=0.7), mel(guidance=0.0)
+    assert relative_error(guided, unguided) > 1e-2
+    np.testing.assert_array_equal(mel(), guided)
+    monkeypatch.setattr(tts, "settings", dataclasses.replace(tts.settings, guidance=0.0))
+    np.testing.assert_array_equal(mel(), unguided)
+
+
 def test_a_saved_speaker_speaks_as_the_recording(command, converted, voice, tmp_path):
     speaker = tmp_path / "s.npz"
     assert command("--save-speaker", speaker)[0] == 0

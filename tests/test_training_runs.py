@@ -275,3 +275,4 @@ def test_s2m_learns_utterances_by_heart_on_a_laptop(tmp_path, checkpoint):
     subprocess.run([sys.executable, "-m", *args], cwd=ROOT, env=env, check=True)
     assert len(list((out / "samples").rglob("speech.wav"))) == 2
     assert float(rows(out)[-1]["sample_correlation"]) > 0.9
+    assert Settings.load(out / "checkpoint").guidance == 0  # it always saw its conditions
