@@ -21,8 +21,9 @@ ENCODERS = {"w2v_bert", "semantic_codec", "campplus", "vocoder"}
 CONFIGS = ROOT / "configs"
 SMALL = {  # changes of the laptop's sizes
     "t2s": ("model.num_layers=1", "model.speaker.num_blocks=1", "model.emotion.num_blocks=1"),
-    "s2m": ("model.velocity.num_layers=3", "model.velocity.wavenet.num_layers=1"),
+    "s2m": ("model.velocity.wavenet.num_layers=1",),
 }
+LATENTS = "stages.0.latent_probability=0.5"
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_trainers_say_what_is_missing(encoders):
     run = config.load(CONFIGS / "t2s_tiny.py", ["init=checkpoint"])
     with pytest.raises(checkpoint.CheckpointError, match="holds no t2s; train first"):
         artifacts.t2s_config(run, base)
-    run = config.load(CONFIGS / "s2m_tiny.py", ["stages.0.latent_probability=0.5"])
+    run = config.load(CONFIGS / "s2m_tiny.py", [LATENTS])
     with pytest.raises(checkpoint.CheckpointError, match="holds no t2s; train first"):
         s2m.s2m_config(run, base)
     config.assign(run, "stages.0.latent_probability=0.0")
@@ -167,7 +168,7 @@ def train(trainer, base, data, out, *changes):
     """The checkpoint of a short run."""
     name = trainer.__name__.split(".")[-1]
     paths = f"checkpoint={base}", f"data.paths={data}", f"out={out}"
-    few = "data.validation=0", "data.ladder_ratio=8.0", "stages.0.steps=2"
+    few = "data.validation=0", "data.ladder_ratio=8.0", "stages.0.steps=2", "sample_every=0"
     settings = config.load(CONFIGS / f"{name}_tiny.py", (*paths, *few, *SMALL[name], *changes))
     loop.run(trainer.setup(settings))
     return out / "checkpoint"
@@ -184,7 +185,7 @@ def test_t2s_and_then_s2m_from_scratch_make_a_checkpoint_that_speaks(
     assert speak(with_t2s, tmp_path / "out.wav") == 2
     assert "holds no s2m; train first: python -m train.s2m" in capsys.readouterr().err
 
-    whole = train(s2m, with_t2s, data, tmp_path / "s2m")
+    whole = train(s2m, with_t2s, data, tmp_path / "s2m", LATENTS)
     assert Settings.load(whole).configs.keys() == ENCODERS | {"t2s", "s2m"}
     assert Settings.load(whole).configs["s2m"].latent_widths[0] == 192
     for name in ENCODERS:
@@ -198,10 +199,9 @@ def test_t2s_and_then_s2m_from_scratch_make_a_checkpoint_that_speaks(
 
 @pytest.mark.slow
 def test_s2m_that_reads_no_latents_needs_no_t2s_and_fits_any(encoders, data, voice, tmp_path):
-    none = "stages.0.latent_probability=0.0"
-    with_s2m = train(s2m, encoders, data, tmp_path / "s2m", none)
+    with_s2m = train(s2m, encoders, data, tmp_path / "s2m")
     assert Settings.load(with_s2m).configs.keys() == ENCODERS | {"s2m"}
-    again = f"checkpoint={with_s2m}", f"data.paths={data}", "init=checkpoint"
+    again = f"checkpoint={with_s2m}", f"data.paths={data}", "init=checkpoint", LATENTS
     run = config.load(CONFIGS / "s2m_tiny.py", again)
     with pytest.raises(loop.TrainingError, match="init reads no latents"):
         s2m.setup(run)
