@@ -11,15 +11,13 @@ Who trains from scratch needs no release: `convert_encoders` takes the files of 
 wav2vec2bert_stats.pt and a tokenizer alone.
 
 The Hugging Face hub's own cache layout is understood too. `provenance.json` and the directory
-`release/` of the checkpoint hold what `indextts2_jax.export` needs for the way back. PyTorch is
-imported by these two modules alone.
+`release/` of the checkpoint hold what `indextts2_jax.export` needs for the way back.
 """
 
 import contextlib
 import dataclasses
 import json
 import pathlib
-import pickle
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -43,6 +41,7 @@ from indextts2_jax.prompt.w2v_bert import W2VBertConfig
 from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.t2s.gpt import T2SConfig
+from indextts2_jax.torch_files import WeightFile, read_weights, require_torch, to_numpy, unwrap
 from indextts2_jax.vocoder.bigvgan import BigVGANConfig
 
 FEATURE_LAYER = 17  # of w2v-BERT 2.0, in every release
@@ -93,8 +92,6 @@ TABLES = {
     "emotion_styles": {"": "emotion_styles"},
     "emotion_vectors": {"": "emotion_vectors"},
 }
-# The level of a file that holds the weights, per part; other entries are optimizers, epochs.
-WRAPPERS = {"t2s": "model", "s2m": "net", "vocoder": "generator"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,107 +323,6 @@ def _json(path: pathlib.Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-@dataclasses.dataclass(frozen=True)
-class WeightFile:
-    """What a weight file holds.
-
-    Attributes:
-      tensors: key -> torch tensor, in the order of the file; keys of nested dictionaries are joined
-        by "/", and a file that is one tensor has the key "".
-      others: keys of everything else (optimizer settings, counts of epochs).
-      metadata: of a safetensors file.
-    """
-
-    tensors: Mapping[str, Any]
-    others: tuple[str, ...] = ()
-    metadata: Mapping[str, str] | None = None
-
-
-def read_weights(path: pathlib.Path) -> WeightFile:
-    """Reads a weight file, memory-mapped where the format allows.
-
-    A pickle never runs code (`weights_only`).
-
-    Raises:
-      ConversionError: if the file is no plain weight file.
-    """
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            return _read_safetensors(path)
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # files of the old, unmappable format
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ConversionError(
-            f"{path}: not a plain weight file (it holds objects that loading would have to run)"
-        ) from error
-    except Exception as error:
-        raise ConversionError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
-    tensors: dict[str, Any] = {}
-    others: list[str] = []
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, torch.Tensor):
-            tensors[prefix] = value
-        elif isinstance(value, Mapping):
-            for key, inner in value.items():
-                walk(f"{prefix}/{key}" if prefix else str(key), inner)
-        else:
-            others.append(prefix)
-
-    walk("", content)
-    return WeightFile(tensors, tuple(others))
-
-
-def _read_safetensors(path: pathlib.Path) -> WeightFile:
-    from safetensors.torch import load_file
-
-    tensors = load_file(path)  # in an order of its own
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    metadata = header.pop("__metadata__", None)
-    order = sorted(header, key=lambda key: header[key]["data_offsets"])
-    return WeightFile({key: tensors[key] for key in order}, metadata=metadata)
-
-
-def unwrap(name: str, keys: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """Removes the wrapper level and `module.` prefixes that trainers leave in a file.
-
-    Args:
-      name: of the part.
-      keys: of the file's tensors.
-
-    Returns:
-      The wrapper ("" for none), and torch name -> key of the tensors below it, in order. S2M keeps
-      its `net/<network>/` levels.
-
-    Raises:
-      ConversionError: if two keys lead to one name.
-    """
-    wrapper = WRAPPERS.get(name, "")
-    inside = [key for key in keys if wrapper and key.startswith(f"{wrapper}/")]
-    if not inside:
-        wrapper, inside = "", list(keys)
-    prefix = f"{wrapper}/" if name != "s2m" else ""
-    names = {re.sub(r"(^|/)module\.", r"\1", key.removeprefix(prefix)): key for key in inside}
-    if len(names) < len(inside):
-        twice = sorted(set(inside) - set(names.values()))
-        raise ConversionError(f"tensors with and without `module.`: {', '.join(twice[:5])}")
-    return wrapper, names
-
-
-def to_numpy(tensor: Any) -> np.ndarray:
-    """A torch tensor as NumPy, without a copy, bfloat16 included."""
-    import torch
-
-    if tensor.dtype == torch.bfloat16:
-        return tensor.contiguous().view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
-
-
 @dataclasses.dataclass
 class Writer:
     """Converts part after part into a checkpoint directory, collecting errors and provenance."""
@@ -594,17 +490,3 @@ def _convert(
             shutil.copyfile(path, directory / kept)
             texts[place] = kept
         checkpoint.write_json(directory / "provenance.json", {**writer.provenance, "texts": texts})
-
-
-def require_torch() -> None:
-    """Says what to install where PyTorch is missing.
-
-    Raises:
-      ConversionError: if it is.
-    """
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise ConversionError(
-            "converting needs PyTorch: pip install 'indextts2-jax[convert]'"
-        ) from None

@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from indextts2_jax import checkpoint, cli, convert, demo
-from indextts2_jax.export import FILES, export_release, write_weights
+from indextts2_jax.export import export_release
 from indextts2_jax.parts import PARTS, Settings, save_part
 from indextts2_jax.prompt.campplus import CAMPPlusConfig
 from indextts2_jax.release import convert_release
+from indextts2_jax.release_texts import FILES
+from indextts2_jax.torch_files import write_weights
 from tests.common import SHARED, needs_shared
 
 WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from indextts2_jax import cli, convert, lora
-from indextts2_jax.export import FILES
 from indextts2_jax.parts import PARTS, Settings, load_part
+from indextts2_jax.release_texts import FILES
 from tests.common import ROOT
 from tests.test_prepare import vowel, write_corpus
 from train import config, loop, prepare, t2s

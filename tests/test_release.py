@@ -12,9 +12,9 @@ import torch
 from indextts2_jax import checkpoint, convert
 from indextts2_jax import release as release_module
 from indextts2_jax.convert import ConversionError
-from indextts2_jax.export import FILES
 from indextts2_jax.parts import PARTS, Settings, load_part
 from indextts2_jax.release import convert_release
+from indextts2_jax.release_texts import FILES
 from tests.release_factory import random_tensors, small_configs
 
 
