@@ -31,6 +31,7 @@ import tensorstore
 from indextts2_jax.errors import InputError
 
 FORMAT_VERSION = 1
+SETTINGS_FILE = "checkpoint.json"
 PIECE_BYTES = 2**29
 _FINGERPRINT_DIGITS = 16
 T = typing.TypeVar("T")
@@ -229,8 +230,8 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_settings(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads `checkpoint.json`.
+def read_settings(path: str | os.PathLike, file: str = SETTINGS_FILE) -> dict[str, Any]:
+    """Reads a file of settings, that of a checkpoint unless it is said otherwise.
 
     Raises:
       CheckpointError: if the directory is no checkpoint, or of another format version.
@@ -239,9 +240,13 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_dir():
         raise CheckpointError(f"no checkpoint directory at {path}")
     try:
-        settings = json.loads((path / "checkpoint.json").read_text())
-    except (OSError, ValueError) as error:
+        settings = json.loads((path / file).read_text())
+    except OSError as error:
         raise CheckpointError(f"{path} is no checkpoint of this project: {error}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path / file} is damaged: {error}") from None
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path / file} holds no settings")
     if settings.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {settings.get('format_version')}, want {FORMAT_VERSION}"
@@ -264,7 +269,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
     fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
     needed = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
     if odd := sorted(set(data) - {f.name for f in fields} | needed - set(data)):
-        raise CheckpointError(f"{cls.__name__} in checkpoint.json: unknown or missing {odd}")
+        raise CheckpointError(f"{cls.__name__} in the settings: unknown or missing {odd}")
     return cls(**{name: _from_json(hints[name], value) for name, value in data.items()})
 
 

@@ -1,10 +1,11 @@
 """One checkpoint of ours -> a PyTorch release (`indextts2 convert --reverse`), the way back.
 
-    converted checkpoint   every tensor of every file bit by bit as it was, by provenance.json;
-                           settings and tokenizers word for word
-    any other checkpoint   float32 files under the released names; settings written from ours
+    converted networks   every tensor of every file bit by bit as it was, by provenance.json;
+                         settings and tokenizers word for word
+    any other network    a float32 file under its released name; settings written from ours
 
-`indextts2 convert` reads the result again; what the form of a release cannot hold is warned of.
+What a release has no form for (the paper's one duration slot, an S2M without latents, ...) goes
+into indextts2_jax.json beside it, so that `indextts2 convert` always makes the same checkpoint.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from indextts2_jax import checkpoint, convert
 from indextts2_jax.checkpoint import CheckpointError
 from indextts2_jax.errors import InputError
 from indextts2_jax.parts import PARTS, Settings
-from indextts2_jax.release import TABLES, Release
+from indextts2_jax.release import OWN_SETTINGS, TABLES, Release
 from indextts2_jax.release_texts import FILES, release_texts
 from indextts2_jax.t2s.conditioner import sinusoid
 from indextts2_jax.torch_files import require_torch, unwrap, write_weights
@@ -55,8 +56,8 @@ def export_release(path: pathlib.Path, out: pathlib.Path) -> None:
                 exporter.part(name)
         exporter.tables()
         exporter.texts()
+        exporter.own_settings()
     exporter.warn_of_changes()
-    exporter.warn_of_lost_settings(out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +92,11 @@ class _Origin:
         )
 
     @classmethod
-    def standard(cls, name: str, tensors: Mapping[str, np.ndarray]) -> "_Origin":
-        """The file of a part that was never in a release."""
+    def standard(cls, name: str, tensors: Mapping[str, np.ndarray], place: str) -> "_Origin":
+        """The file of a part that was never in a release, at `place` in it."""
         wrapper = "generator/" if name == "vocoder" else ""
         return cls(
-            file=FILES[name],
+            file=place,
             tensors={k: (wrapper + k, x.dtype, x.shape) for k, x in tensors.items()},
             metadata={"format": "pt"},
         )
@@ -107,6 +108,7 @@ class _Exporter:
     def __init__(self, path: pathlib.Path, out: pathlib.Path, settings: Settings):
         self.path, self.out, self.settings = path, out, settings
         self.origins: dict[str, _Origin] = {}
+        self.places = dict(FILES)
         self.kept_texts: dict[str, str] | None = None
         self.shapes: dict[str, dict[str, tuple[int, ...]]] = {}
         self.rounded: dict[str, str] = {}  # part -> dtype
@@ -116,19 +118,32 @@ class _Exporter:
             try:
                 entries = json.loads(provenance.read_text())
                 self.kept_texts = dict(entries.pop("texts"))
-                self.origins = {name: _Origin.read(name, x) for name, x in entries.items()}
+                self._read_origins(entries)
             except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
                 raise CheckpointError(
                     f"{provenance} is damaged or of an older version ({error!r}); convert again"
                 ) from None
         if missing := PARTS.keys() - settings.configs.keys() - self.origins.keys() - {"qwen3"}:
             raise CheckpointError(f"{path} is no whole model: {', '.join(sorted(missing))} missing")
-        if not settings.emotion_groups:
-            raise CheckpointError(f"{path} has no emotion prototypes, and so makes no release")
-        s2m = settings.configs.get("s2m")
-        if s2m and (s2m.word_width or not s2m.latent_widths):
-            what = "reads word vectors" if s2m.word_width else "reads no latents"
-            raise CheckpointError(f"{path} makes no release: its s2m {what}")
+
+    def _read_origins(self, entries: Mapping[str, Any]) -> None:
+        """Reads provenance.json; of a network with a new architecture the file's place alone."""
+        for name, entry in entries.items():
+            self.places[name] = entry["file"]
+            config = self.settings.configs.get(name)
+            if config and checkpoint.from_dict(PARTS[name].config, entry["config"]) != config:
+                self._forget(name)
+            else:
+                self.origins[name] = _Origin.read(name, entry)
+        for place, kept in (self.kept_texts or {}).items():
+            if kept == "tokenizer/bpe.model":
+                self.places["tokenizer"] = place
+
+    def _forget(self, name: str) -> None:
+        """Lets a part have a new form; the settings of the original release do not describe it."""
+        self.origins.pop(name, None)
+        if self.kept_texts is not None:
+            self.kept_texts.pop("config.yaml", None)
 
     def part(self, name: str) -> None:
         """Exports one network."""
@@ -145,29 +160,34 @@ class _Exporter:
         self._write(name, tensors)
 
     def tables(self) -> None:
-        """Exports the feature statistics and the emotion prototypes."""
+        """Exports the feature statistics and, if there are, the emotion prototypes."""
         fingerprints = self.settings.fingerprints
         arrays = dict(self._read("weights", "tables", fingerprints.get("tables")))
         if "prototypes" in fingerprints:  # older checkpoints have them among the other tables
             arrays |= self._read("weights", "prototypes", fingerprints["prototypes"])
         for name, names in TABLES.items():
+            if name != "feature_statistics" and not self.settings.emotion_groups:
+                continue
             tensors = {
                 torch_name: self._restore(name, torch_name, arrays[our_name])
                 for torch_name, our_name in names.items()
             }
+            origin = self.origins.get(name)
+            if origin and any(origin.tensors[k][2] != x.shape for k, x in tensors.items()):
+                self._forget(name)  # other recordings, or of another T2S
             self._write(name, tensors)
 
     def texts(self) -> None:
         """Exports tokenizers and settings."""
-        if self.kept_texts is None:
+        kept_texts, settings = self.kept_texts, self.settings
+        if kept_texts is None or "config.yaml" not in kept_texts:
             texts = release_texts(
-                self.settings.configs, self.settings.emotion_groups, self.settings.mel
+                settings.configs, settings.emotion_groups, settings.mel, self.places
             )
-            for place, text in texts.items():
-                self._place(place).write_text(text, encoding="utf-8")
+            for place in ("config.yaml",) if kept_texts else texts:
+                self._place(place).write_text(texts[place], encoding="utf-8")
+        if kept_texts is None:
             kept_texts = dict(_tokenizers(self.path))
-        else:
-            kept_texts = self.kept_texts
         for place, kept in kept_texts.items():
             source, target = _inside(self.path, kept), self._place(place)
             try:
@@ -190,24 +210,29 @@ class _Exporter:
             parts = ", ".join(self.changed)
             _log.warning("in float32, because they were trained after their conversion: %s", parts)
 
-    def warn_of_lost_settings(self, out: pathlib.Path) -> None:
-        """Says what `indextts2 convert` will not find in the release at `out`."""
+    def own_settings(self) -> None:
+        """Writes our settings, too, where `indextts2 convert` would not find all in the release."""
         configs = self.settings.configs
-        if "qwen3" not in configs:
-            _log.warning("there is no qwen3: the release converts with --no-emotion-text alone")
         try:
-            release = Release.find(out, None, emotion_text="qwen3" in configs)
+            release = Release.find(self.out, None, emotion_text="qwen3" in configs)
             again = release.settings(
-                {name: release.part_config(name, self.shapes[name]) for name in configs},
-                self.settings.fingerprints,
+                {name: release.part_config(name, self.shapes[name]) for name in configs}, {}
             )
+            had, has = _facts(self.settings), _facts(again)
+            more = [key for key in had.keys() | has.keys() if had.get(key) != has.get(key)]
+            what = ", ".join(sorted(more))
         except InputError as error:
-            _log.warning("the release cannot be converted again: %s", " ".join(str(error).split()))
-            return
-        had, has = _facts(self.settings), _facts(again)
-        lost = sorted(key for key in had.keys() | has.keys() if had.get(key) != has.get(key))
-        if lost:
-            _log.warning("settings that a release cannot hold are lost: %s", ", ".join(lost))
+            what = " ".join(str(error).replace(f"{self.out}/", "").split())
+        if what:
+            dataclasses.replace(self.settings, fingerprints={}).save(self.out, OWN_SETTINGS)
+            _log.warning(
+                "a release does not hold all of this model, %s beside it does, for `indextts2 "
+                "convert`: %s",
+                OWN_SETTINGS,
+                what,
+            )
+        elif "qwen3" not in configs:
+            _log.warning("there is no qwen3: the release converts with --no-emotion-text alone")
 
     def _read(
         self, kind: str, name: str, fingerprint: str | None
@@ -233,7 +258,7 @@ class _Exporter:
 
     def _write(self, name: str, tensors: dict[str, np.ndarray]) -> None:
         """Writes the file of a part, which empties `tensors`."""
-        origin = self.origins.get(name) or _Origin.standard(name, tensors)
+        origin = self.origins.get(name) or _Origin.standard(name, tensors, self.places[name])
         self.shapes[name] = {torch_name: x.shape for torch_name, x in tensors.items()}
         wanted = {torch_name: shape for torch_name, (_, _, shape) in origin.tensors.items()}
         if self.shapes[name] != wanted:
@@ -285,7 +310,7 @@ def _facts(settings: Settings) -> dict[str, Any]:
             out[prefix] = value
 
     walk("", checkpoint.to_dict(dataclasses.replace(settings, fingerprints={})))
-    del out["source"], out["trained"]
+    del out["source"]
     return out
 
 

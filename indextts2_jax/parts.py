@@ -115,23 +115,23 @@ class Settings:
         """Identifies the frozen encoders: equal for checkpoints that can share speaker objects."""
         return "-".join(self.fingerprints[name] for name in FRONT_END)
 
-    def save(self, path: pathlib.Path) -> None:
-        """Writes `checkpoint.json` into the directory `path`."""
+    def save(self, path: pathlib.Path, file: str = checkpoint.SETTINGS_FILE) -> None:
+        """Writes a file of settings into the directory `path`."""
         values = {
             **checkpoint.to_dict(dataclasses.replace(self, configs={})),
             "configs": {name: checkpoint.to_dict(c) for name, c in self.configs.items()},
         }
         version = {"format_version": checkpoint.FORMAT_VERSION}
-        checkpoint.write_json(path / "checkpoint.json", {**version, **values})
+        checkpoint.write_json(path / file, {**version, **values})
 
     @classmethod
-    def load(cls, path: pathlib.Path) -> "Settings":
-        """Reads `checkpoint.json` of the directory `path`.
+    def load(cls, path: pathlib.Path, file: str = checkpoint.SETTINGS_FILE) -> "Settings":
+        """Reads a file of settings in the directory `path`.
 
         Raises:
           CheckpointError: if it is missing or does not fit this version of the code.
         """
-        values = checkpoint.read_settings(path)
+        values = checkpoint.read_settings(path, file)
         del values["format_version"]
         settings = checkpoint.from_dict(cls, values)
         configs = {

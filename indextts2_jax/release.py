@@ -6,6 +6,7 @@
       feat1.pt feat2.pt                   campplus_cn_common.bin
       wav2vec2bert_stats.pt               bigvgan/{config.json, bigvgan_generator.pt}
       qwen0.6bemo4-merge/
+      indextts2_jax.json (of a model that was trained here)
 
 Who trains from scratch needs no release: `convert_encoders` takes the files of AUX,
 wav2vec2bert_stats.pt and a tokenizer alone.
@@ -86,6 +87,8 @@ DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 # float32: their codes and waves must not depend on it.
 LOW_PRECISION_PARTS = ("t2s", "s2m", "qwen3")
 TOKENIZER_FILES = ("*.json", "*.jinja", "merges.txt")
+# In a release made of a checkpoint of ours: what config.yaml cannot say, see `Settings`.
+OWN_SETTINGS = "indextts2_jax.json"
 # The small tables: file -> its torch names -> our names; "" is a file that is one tensor.
 TABLES = {
     "feature_statistics": {"mean": "feature_mean", "var": "feature_variance"},
@@ -103,11 +106,13 @@ class Release:
       places: what it is -> path in a release directory; auxiliary files of elsewhere get one below
         hf_cache.
       config: the contents of config.yaml; empty where there are the auxiliary models alone.
+      own: the settings of a model that was trained here, which go before those of config.yaml.
     """
 
     files: Mapping[str, pathlib.Path]
     places: Mapping[str, str]
     config: Mapping[str, Any]
+    own: Settings | None = None
 
     @classmethod
     def find(
@@ -118,7 +123,7 @@ class Release:
         Args:
           src: RELEASE_DIR.
           aux: where the auxiliary models lie; None looks in `src`/hf_cache and `src`.
-          emotion_text: also the Qwen3 emotion model.
+          emotion_text: also the Qwen3 emotion model, if there may be one.
 
         Raises:
           ConversionError: lists every missing file.
@@ -134,6 +139,7 @@ class Release:
             config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
             if not isinstance(config, dict):
                 raise ConversionError(f"{config_file} holds no settings")
+        own = Settings.load(src, OWN_SETTINGS) if (src / OWN_SETTINGS).is_file() else None
         with _reading(config_file):
             places = {
                 "config": config_file.name,
@@ -141,10 +147,11 @@ class Release:
                 "s2m": config["s2mel_checkpoint"],
                 "tokenizer": config["dataset"]["bpe_model"],
                 "feature_statistics": config["w2v_stat"],
-                "emotion_styles": config["spk_matrix"],
-                "emotion_vectors": config["emo_matrix"],
             }
-            if emotion_text:
+            if own is None or own.emotion_groups:
+                places["emotion_styles"] = config["spk_matrix"]
+                places["emotion_vectors"] = config["emo_matrix"]
+            if emotion_text and (own is None or "qwen3" in own.configs):
                 folder = pathlib.PurePath(config["qwen_emo_path"])
                 places["qwen3"] = str(folder / "model.safetensors")
                 places["qwen3_config"] = str(folder / "config.json")
@@ -160,7 +167,7 @@ class Release:
                 missing.append(f"{patterns[0]} ({name}), below {' or '.join(map(str, roots))}")
         if missing:
             raise ConversionError("missing files:\n  " + "\n  ".join(missing))
-        return cls(files, places, config)
+        return cls(files, places, config, own)
 
     @classmethod
     def find_encoders(cls, src: pathlib.Path, bpe: pathlib.Path) -> "Release":
@@ -188,11 +195,13 @@ class Release:
         return cls(files, places, {})
 
     def part_config(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-        """Reads the architecture of a part from the release's settings and the weights' shapes.
+        """Reads the architecture of a part from the release's settings or the weights' shapes.
 
         Raises:
           ConversionError: if they lack something or ask for what we do not build.
         """
+        if self.own is not None and name in self.own.configs:
+            return self.own.configs[name]
         make: dict[str, Callable[[], Any]] = {
             "w2v_bert": lambda: W2VBertConfig.from_release(_json(self.files["w2v_bert_config"])),
             "semantic_codec": lambda: (
@@ -209,6 +218,18 @@ class Release:
         with _reading(self.files[name]):
             return make[name]()
 
+    @property
+    def emotion_groups(self) -> tuple[int, ...]:
+        """How many prototypes each emotion has.
+
+        Raises:
+          ConversionError: if config.yaml does not say.
+        """
+        if self.own is not None:
+            return self.own.emotion_groups
+        with _reading(self.files["config"]):
+            return tuple(self.config["emo_num"])
+
     def settings(self, configs: Mapping[str, Any], fingerprints: Mapping[str, str]) -> Settings:
         """The settings of a checkpoint made from this release.
 
@@ -219,10 +240,11 @@ class Release:
         Raises:
           ConversionError: if config.yaml lacks something.
         """
+        if self.own is not None:
+            return dataclasses.replace(self.own, configs=configs, fingerprints=fingerprints)
         with _reading(self.files["config"]):
             preprocess = self.config["s2mel"]["preprocess_params"]
             mel = MelConfig.from_release(preprocess["spect_params"], preprocess["sr"])
-            emotion_groups = tuple(self.config["emo_num"])
         start_code = configs["t2s"].start_code
         labels = configs["qwen3"].labels if "qwen3" in configs else ()
         return Settings(
@@ -239,7 +261,7 @@ class Release:
             # The reading of the slots that most users of the released weights report; unverified.
             duration_slots=("pos(T)", "speed0"),
             emotions=EmotionSet.of_labels(labels) if labels else EmotionSet.indextts2(),
-            emotion_groups=emotion_groups,
+            emotion_groups=self.emotion_groups,
             fingerprints=fingerprints,
         )
 
@@ -355,7 +377,7 @@ class Writer:
         del tensors
         if keep:
             origin["unused"] = checkpoint.save_arrays(self.out / "unused" / name, keep)
-        self.provenance[name] = origin
+        self.provenance[name] = {**origin, "config": checkpoint.to_dict(config)}
         self.configs[name] = config
         low = convert.params(model, nnx.Param) if name in LOW_PRECISION_PARTS else ()
         arrays = {  # views where nothing changes
@@ -394,7 +416,7 @@ class Writer:
         width = self.configs["w2v_bert"].width
         wanted = {"feature_mean": (width,), "feature_variance": (width,)}
         if "emotion_styles" in arrays:
-            rows = sum(self.release.config["emo_num"])
+            rows = sum(self.release.emotion_groups)
             wanted |= {
                 "emotion_styles": (rows, self.configs["s2m"].velocity.style_width),
                 "emotion_vectors": (rows, self.configs["t2s"].width),

@@ -33,30 +33,34 @@ FILES = {
 
 
 def release_texts(
-    configs: Mapping[str, Any], emotion_groups: Sequence[int], mel: MelConfig
+    configs: Mapping[str, Any],
+    emotion_groups: Sequence[int],
+    mel: MelConfig,
+    places: Mapping[str, str] = FILES,
 ) -> dict[str, str]:
-    """Writes architectures in the form of a release.
+    """Writes architectures in the form of a release, as far as it has one for them.
 
     Args:
       configs: part name -> its Config.
       emotion_groups: number of prototypes of each emotion.
       mel: the spectrogram.
+      places: what it is -> path in the release.
 
     Returns:
       Path in a release -> text of config.yaml and of the auxiliary models' JSON files.
     """
     config = {
-        "dataset": {"bpe_model": FILES["tokenizer"]},
+        "dataset": {"bpe_model": places["tokenizer"]},
         "gpt": _gpt_block(configs["t2s"]),
         "semantic_codec": _semantic_codec_block(configs["semantic_codec"]),
         "s2mel": {"preprocess_params": _mel_block(mel), **_s2mel_block(configs["s2m"])},
-        "gpt_checkpoint": FILES["t2s"],
-        "w2v_stat": FILES["feature_statistics"],
-        "s2mel_checkpoint": FILES["s2m"],
-        "emo_matrix": FILES["emotion_vectors"],
-        "spk_matrix": FILES["emotion_styles"],
+        "gpt_checkpoint": places["t2s"],
+        "w2v_stat": places["feature_statistics"],
+        "s2mel_checkpoint": places["s2m"],
+        "emo_matrix": places["emotion_vectors"],
+        "spk_matrix": places["emotion_styles"],
         "emo_num": list(emotion_groups),
-        "qwen_emo_path": f"{pathlib.PurePosixPath(FILES['qwen3']).parent}/",
+        "qwen_emo_path": f"{pathlib.PurePosixPath(places['qwen3']).parent}/",
         "vocoder": {"type": "bigvgan", "name": "nvidia/bigvgan_v2_22khz_80band_256x"},
         "version": 2.0,
     }
@@ -68,7 +72,7 @@ def release_texts(
     if "qwen3" in configs:
         json_files["qwen3", "config.json"] = _qwen3_json(configs["qwen3"])
     texts = {
-        str(pathlib.PurePosixPath(FILES[name]).with_name(file)): json.dumps(value, indent=2) + "\n"
+        str(pathlib.PurePosixPath(places[name]).with_name(file)): json.dumps(value, indent=2) + "\n"
         for (name, file), value in json_files.items()
     }
     return {"config.yaml": yaml.safe_dump(config, sort_keys=False), **texts}

@@ -14,7 +14,7 @@ from indextts2_jax import checkpoint, cli, convert, demo
 from indextts2_jax.export import export_release
 from indextts2_jax.parts import PARTS, Settings, save_part
 from indextts2_jax.prompt.campplus import CAMPPlusConfig
-from indextts2_jax.release import convert_release
+from indextts2_jax.release import OWN_SETTINGS, convert_release
 from indextts2_jax.release_texts import FILES
 from indextts2_jax.torch_files import write_weights
 from tests.common import SHARED, needs_shared
@@ -130,7 +130,7 @@ def _replace_part(path, name, change, config=None):
     arrays = dict(checkpoint.read_arrays(path / "weights" / name, settings.fingerprints[name]))
     shutil.rmtree(path / "weights" / name)
     fingerprints = {**settings.fingerprints, name: save_part(path, name, change(arrays))}
-    configs = {**settings.configs, name: config or settings.configs[name]}
+    configs = {**settings.configs, name: config} if config else settings.configs
     _save(settings, path, configs=configs, fingerprints=fingerprints)
 
 
@@ -220,24 +220,89 @@ def test_a_checkpoint_without_provenance_becomes_a_release_too(trained, exported
     assert (exported / "bpe.model").read_bytes() == (trained / "tokenizer/bpe.model").read_bytes()
 
 
-def test_what_a_release_cannot_hold_is_said(trained, tmp_path, caplog):
+def test_what_a_release_cannot_hold_is_said_and_kept_beside_it(trained, tmp_path, caplog):
+    path = shutil.copytree(trained, tmp_path / "checkpoint")
+    _save(Settings.load(path), path, feature_layer=3)
+    export_release(path, tmp_path / "out")
+    (warning,) = caplog.messages
+    assert warning.endswith(
+        "indextts2_jax.json beside it does, for `indextts2 convert`: feature_layer"
+    )
+    convert_release(tmp_path / "out", tmp_path / "again")
+    assert Settings.load(tmp_path / "again") == Settings.load(path)
+
+
+def test_a_release_without_qwen3_says_how_it_converts(trained, tmp_path, caplog):
     path = shutil.copytree(trained, tmp_path / "checkpoint")
     settings = Settings.load(path)
-    configs = {name: x for name, x in settings.configs.items() if name != "qwen3"}
-    _save(settings, path, configs=configs, feature_layer=3)
+    _save(settings, path, configs={n: x for n, x in settings.configs.items() if n != "qwen3"})
     export_release(path, tmp_path / "out")
     assert caplog.messages == [
-        "there is no qwen3: the release converts with --no-emotion-text alone",
-        "settings that a release cannot hold are lost: feature_layer",
+        "there is no qwen3: the release converts with --no-emotion-text alone"
     ]
+    assert not (tmp_path / "out" / OWN_SETTINGS).exists()
 
 
-def test_the_babbling_checkpoint_is_exported(tmp_path, capsys):
+def test_the_babbling_checkpoint_survives_the_round_trip(tmp_path, capsys):
     source = demo.random_checkpoint(tmp_path / "checkpoint")
     assert cli.main(["convert", "--reverse", str(source), "--out", str(tmp_path / "out")]) == 0
-    assert (tmp_path / "out" / "config.yaml").is_file()
-    lines = capsys.readouterr().err.splitlines()
-    assert any(x.startswith("indextts2: warning: the release cannot be converted") for x in lines)
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert "gpt.pth: 'speed_emb.weight' is missing" in warning  # of the paper's T2S
+    arguments = ["--src", str(tmp_path / "out"), "--out", str(tmp_path / "again")]
+    assert cli.main(["convert", *arguments]) == 0
+    assert Settings.load(tmp_path / "again") == Settings.load(source)  # fingerprints, too
+    export_release(tmp_path / "again", tmp_path / "once more")
+    _assert_same_release(tmp_path / "once more", tmp_path / "out")
+
+
+def test_networks_of_other_forms_survive_the_round_trip(converted, tmp_path):
+    """As after training in a converted release: the rest stays as it was there, bit by bit."""
+    path = shutil.copytree(converted, tmp_path / "checkpoint")
+    configs = Settings.load(path).configs
+    changes = {
+        "t2s": {"num_speed_embeddings": 0, "free_slots": ("zero",), "num_layers": 1},
+        "s2m": {"latent_widths": (), "word_width": 5},
+    }
+    for name, values in changes.items():
+        config = dataclasses.replace(configs[name], **values)
+        _replace_part(path, name, lambda _, n=name, c=config: _random_arrays(n, c), config)
+    settings = Settings.load(path)
+    fingerprints = {k: v for k, v in settings.fingerprints.items() if k != "prototypes"}
+    _save(settings, path, duration_slots=("pos(T)",), emotion_groups=(), fingerprints=fingerprints)
+    export_release(path, tmp_path / "out")
+    gpt = torch.load(tmp_path / "out" / "gpt.pth", weights_only=True)
+    assert "speed_emb.weight" not in gpt and "gpt.h.1.ln_1.weight" not in gpt
+    net = torch.load(tmp_path / "out" / "s2mel.pth", weights_only=True)["net"]
+    assert net.keys() == {"cfm", "length_regulator", "text_features"}
+    assert not (tmp_path / "out" / FILES["emotion_styles"]).exists()
+    convert_release(tmp_path / "out", tmp_path / "again")
+    assert Settings.load(tmp_path / "again") == Settings.load(path)
+    codec = FILES["semantic_codec"]
+    export_release(converted, tmp_path / "before")
+    assert (tmp_path / "out" / codec).read_bytes() == (tmp_path / "before" / codec).read_bytes()
+
+
+def test_other_prototypes_survive_the_round_trip(converted, tmp_path):
+    path = shutil.copytree(converted, tmp_path / "checkpoint")
+    groups = (2, *Settings.load(path).emotion_groups[1:])
+
+    def one_more(arrays):
+        return {name: np.concatenate([x[:1], x]) for name, x in arrays.items()}
+
+    _replace_part(path, "prototypes", one_more)
+    _save(Settings.load(path), path, emotion_groups=groups)
+    export_release(path, tmp_path / "out")
+    convert_release(tmp_path / "out", tmp_path / "again")
+    assert Settings.load(tmp_path / "again") == Settings.load(path)
+    assert not (tmp_path / "out" / OWN_SETTINGS).exists()  # config.yaml can say it
+
+
+def test_a_broken_file_of_own_settings_is_one_line(release, tmp_path):
+    path = shutil.copytree(release, tmp_path / "release")
+    for text, message in (("{", "json is damaged"), ("[]", "no settings"), ("{}", "version None")):
+        (path / OWN_SETTINGS).write_text(text)
+        with pytest.raises(checkpoint.CheckpointError, match=message):
+            convert_release(path, tmp_path / "out")
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")

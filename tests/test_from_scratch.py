@@ -124,8 +124,7 @@ def test_a_new_t2s_leaves_the_prototypes_of_the_old_one_behind(converted, tmp_pa
     assert speak(out, tmp_path / "out.wav", "--emotion-weights", "happy=1") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"indextts2: error: {out} has no emotion prototypes: emotion weights")
-    assert cli.main(["convert", "--reverse", str(out), "--out", str(tmp_path / "release")]) == 2
-    assert "has no emotion prototypes" in capsys.readouterr().err
+    assert there_and_back(out, tmp_path) == settings
 
 
 def test_prototypes_among_the_other_tables_are_found(converted, tmp_path):
@@ -195,6 +194,15 @@ def test_t2s_and_then_s2m_from_scratch_make_a_checkpoint_that_speaks(
     assert (tmp_path / "out.wav").is_file()
     assert speak(whole, tmp_path / "no.wav", "--emotion-weights", "happy=1") == 2
     assert "has no emotion prototypes" in capsys.readouterr().err
+    assert there_and_back(whole, tmp_path) == Settings.load(whole)
+
+
+def there_and_back(path, tmp_path):
+    """Settings, with fingerprints, of a checkpoint that was a PyTorch release in between."""
+    torch, again = tmp_path / "torch", tmp_path / "again"
+    assert cli.main(["convert", "--reverse", str(path), "--out", str(torch)]) == 0
+    assert cli.main(["convert", "--src", str(torch), "--out", str(again)]) == 0
+    return Settings.load(again)
 
 
 @pytest.mark.slow
@@ -207,6 +215,7 @@ def test_s2m_that_reads_no_latents_needs_no_t2s_and_fits_any(encoders, data, voi
         s2m.setup(run)
     whole = train(t2s, with_s2m, data, tmp_path / "t2s")
     assert speak(whole, tmp_path / "out.wav", "--voice", str(voice)) == 0
+    assert there_and_back(whole, tmp_path) == Settings.load(whole)
 
 
 @pytest.mark.slow

@@ -475,7 +475,7 @@ def test_a_damaged_checkpoint_is_refused(refused, converted, tmp_path):
     shutil.rmtree(damaged / "weights" / "vocoder")
     assert "weights/vocoder is missing" in refused(checkpoint=damaged)
     (damaged / "checkpoint.json").write_text("{")
-    assert "is no checkpoint of this project" in refused(checkpoint=damaged)
+    assert "checkpoint.json is damaged" in refused(checkpoint=damaged)
 
 
 def test_unknown_tokens_are_named_and_kept(tts, monkeypatch, caplog):

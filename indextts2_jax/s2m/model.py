@@ -167,6 +167,8 @@ TORCH_RULES = (
     *linear("net/gpt_layer/{i}", "latent_projection.layers.{i}"),
     *prefixed(length_regulator.TORCH_RULES, "net/length_regulator/", "length_regulator."),
     *prefixed(dit.TORCH_RULES, "net/cfm/estimator.", "velocity."),
+    # The release has none; the name is ours.
+    *linear("net/text_features/projection", "text_features.projection", bias=False),
 )
 
 
