@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_batch(commands)
     _add_check_duration(commands)
     _add_convert(commands)
+    _add_demo(commands)
     args = parser.parse_args(argv)
     try:
         with _warnings_on_stderr():
@@ -181,6 +182,26 @@ def _run_convert(args: argparse.Namespace) -> None:
             emotion_text=not args.no_emotion_text,
         )
     print(f"wrote {args.out}\n{notice}", file=sys.stderr)
+
+
+def _add_demo(commands: Any) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="write a small random checkpoint, to try things with",
+        description="Write the small random checkpoint that speaks where none is given: it babbles "
+        "in nobody's voice, and its encoders hear nothing, but services and trainers run with it.",
+    )
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="directory to write")
+    parser.set_defaults(run=_run_demo)
+
+
+def _run_demo(args: argparse.Namespace) -> None:
+    from indextts2_jax import demo
+
+    if args.out.exists():
+        raise InputError(f"{args.out} exists already; remove it or choose another directory")
+    demo.random_checkpoint(args.out)
+    print(f"wrote {args.out}", file=sys.stderr)
 
 
 def _add_synthesize(commands: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from indextts2_jax import checkpoint, cli, convert, demo
+from indextts2_jax import checkpoint, cli, convert
 from indextts2_jax.export import export_release
 from indextts2_jax.parts import PARTS, Settings, save_part
 from indextts2_jax.prompt.campplus import CAMPPlusConfig
@@ -244,7 +244,10 @@ def test_a_release_without_qwen3_says_how_it_converts(trained, tmp_path, caplog)
 
 
 def test_the_babbling_checkpoint_survives_the_round_trip(tmp_path, capsys):
-    source = demo.random_checkpoint(tmp_path / "checkpoint")
+    source = tmp_path / "checkpoint"
+    for code in (0, 2):  # the second time it is there
+        assert cli.main(["demo", "--out", str(source)]) == code
+    assert "checkpoint exists already" in capsys.readouterr().err
     assert cli.main(["convert", "--reverse", str(source), "--out", str(tmp_path / "out")]) == 0
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert "gpt.pth: 'speed_emb.weight' is missing" in warning  # of the paper's T2S
