@@ -10,8 +10,10 @@ import orbax.checkpoint as ocp
 import pytest
 
 from indextts2_jax.errors import InputError
-from train import data, shards
-from train.data import Batches, BatchPlan, DataConfig, LoadBatch, ValidationBatches, open_plan
+from train import shards
+from train.batch_plan import BatchPlan, Selection
+from train.data import Batches, LoadBatch, ValidationBatches, open_plan
+from train.data_config import DataConfig
 
 T2S = ("text", "codes", "features", "prompt_features", "speaker")
 S2M = ("codes", "mel", "prompt_codes", "prompt_features", "prompt_mel", "prompt_style")
@@ -99,7 +101,7 @@ def synthetic(count: int, num_speakers: int, seed: int = 0) -> shards.Index:
     return shards.Index(pathlib.Path("none"), {}, names, ("",), ("",), (count,), 1.0, table)
 
 
-def rounds_of(plan: BatchPlan, count: int) -> list[list[data.Selection]]:
+def rounds_of(plan: BatchPlan, count: int) -> list[list[Selection]]:
     """All batches of the first rounds."""
     plan[0]
     out = []
@@ -123,7 +125,7 @@ def assert_equal(got, want):
 def test_step_is_a_function_of_the_configuration(paths):
     one, other = open_plan(t2s(paths)), open_plan(t2s(paths))
     for step in (7, 0, 31, 3):
-        for field in dataclasses.fields(data.Selection):
+        for field in dataclasses.fields(Selection):
             np.testing.assert_array_equal(
                 getattr(one[step], field.name), getattr(other[step], field.name)
             )

@@ -12,13 +12,15 @@ from ml_collections import ConfigDict
 from indextts2_jax import sharding
 from train import data, shards
 from train.artifacts import Base
+from train.batch_plan import BatchPlan
 from train.config import Config
+from train.data_config import DataConfig
 from train.records import Records
 from train.shards import Utterance
 
 
 def data_config(measure: str, budget: int, **changes: Any) -> ConfigDict:
-    """Settings of the data of a run; see `train.data.DataConfig`.
+    """Settings of the data of a run; see `train.data_config.DataConfig`.
 
     Args:
       measure: "codes" or "frames".
@@ -53,7 +55,7 @@ class Feed:
     """
 
     settings: Config
-    plan: data.BatchPlan
+    plan: BatchPlan
 
     @classmethod
     def open(
@@ -80,7 +82,7 @@ class Feed:
         """
         values = settings.data.to_dict()
         longest = values.pop("max_codes")
-        cfg = data.DataConfig(
+        cfg = DataConfig(
             **values,
             fields=tuple(fields),
             rows_multiple=sharding.batch_parts(mesh) * settings.accumulation,

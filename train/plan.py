@@ -49,9 +49,10 @@ from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.t2s.gpt import T2SConfig
 from train import artifacts, common, config, loop, s2m, t2s
 from train.adversary import SpeakerClassifierConfig
+from train.batch_plan import round_up
 from train.common import Batch, Step, Task
 from train.config import Config
-from train.data import LENGTHS, ROUND_UP
+from train.data_config import LENGTHS
 from train.metrics import peak_flops
 
 CODES_PER_S = 50
@@ -195,12 +196,12 @@ def _batches(
     def batch(codes: int) -> Batch:
         prompt, seconds = data.prompt_codes, codes / CODES_PER_S
         lengths = {
-            "text": _up(min(math.ceil(seconds * TEXT_PER_S), cfg.max_text_tokens)),
-            **dict.fromkeys(("codes", "features"), _up(codes)),
-            "mel": _up(frames(codes)),
-            "word_vectors": _up(math.ceil(seconds * WORDS_PER_S)),
+            "text": round_up(min(math.ceil(seconds * TEXT_PER_S), cfg.max_text_tokens)),
+            **dict.fromkeys(("codes", "features"), round_up(codes)),
+            "mel": round_up(frames(codes)),
+            "word_vectors": round_up(math.ceil(seconds * WORDS_PER_S)),
             **dict.fromkeys(("prompt_codes", "prompt_features"), prompt),
-            "prompt_mel": _up(frames(prompt) + 1),
+            "prompt_mel": round_up(frames(prompt) + 1),
         }
         measured = lengths["codes"]
         if data.measure == "frames":
@@ -221,10 +222,6 @@ def _batches(
 
     longest = min(data.max_codes or cfg.max_codes, cfg.max_codes)
     return batch(longest), batch(min(longest, round(CODES_PER_S * TYPICAL_S)))
-
-
-def _up(length: int) -> int:
-    return -(-length // ROUND_UP) * ROUND_UP
 
 
 @dataclasses.dataclass(frozen=True)
