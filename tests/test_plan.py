@@ -20,7 +20,7 @@ from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.t2s.gpt import T2SConfig
 from tests.common import ROOT
 from tests.release_factory import small_configs
-from train import config, plan, s2m, t2s
+from train import config, plan, plan_inputs, plan_memory, s2m, t2s
 
 A100 = "NVIDIA A100-SXM4-80GB"
 CONDITIONER = ConditionerConfig(24, 8, 12, 1, 1, 1, 32, perceiver_depth=1, conv_kernel=3)
@@ -101,11 +101,11 @@ def test_frozen_and_averaged_arrays_are_counted():
     settings.ema, settings.accumulation = 0.999, 2
     stage = t2s.stage(freeze=(t2s.EMOTION_BRANCH,))
     mesh = sharding.abstract_mesh(2, fsdp=2)
-    inputs = plan.t2s_inputs(settings, stage, 4)
-    step = plan._make_step(settings, stage, inputs, mesh)
-    held = plan.state_bytes(step)
+    inputs = plan_inputs.t2s_inputs(settings, stage, 4)
+    step = plan_inputs.make_step(settings, stage, inputs, mesh)
+    held = plan_memory.state_bytes(step)
     assert held["average"] == held["parameters"] > held["frozen"] > 0
-    assert plan.step_bytes(step, inputs.largest)["gradients"] == 2 * held["parameters"]
+    assert plan_memory.step_bytes(step, inputs.largest)["gradients"] == 2 * held["parameters"]
     assert plan._by_module(step)["t2s.emotion_conditioner"][1] == 0
 
 
@@ -119,7 +119,7 @@ def test_s2m_is_planned_on_the_networks_of_its_checkpoint(matcher):
 def test_batches_of_s2m_are_those_of_the_data(checkpoint, matcher):
     """160 codes (the most) are 276 frames; 20 codes of the prompt are 35; padded to eights."""
     settings = s2m_settings(checkpoint)
-    inputs = plan.s2m_inputs(settings, settings.stages[0], 2)
+    inputs = plan_inputs.s2m_inputs(settings, settings.stages[0], 2)
     shapes = {name: x.shape[1:] for name, x in inputs.largest.items()}
     assert shapes["mel"] == (280, 80) and shapes["prompt_mel"] == (40, 80)
     assert shapes["codes"] == (160,) and shapes["features"] == (160, 24)
@@ -128,7 +128,7 @@ def test_batches_of_s2m_are_those_of_the_data(checkpoint, matcher):
     assert matcher.largest.rows == 2000 // (280 + 40)
     assert matcher.largest.tokens == matcher.largest.rows * (280 + 40)
     settings.stages = (s2m.stage(prompt="prefix", latent_probability=0.0),)
-    alone = plan.s2m_inputs(settings, settings.stages[0], 2).largest
+    alone = plan_inputs.s2m_inputs(settings, settings.stages[0], 2).largest
     assert not alone.keys() & {"text", "features", "prompt_mel", "prompt_codes", "prompt_features"}
     assert len(alone["mel"]) == 2 * (2000 // 280 // 2)
 
@@ -145,11 +145,11 @@ def test_t2s_is_that_of_a_checkpoint_if_it_begins_with_it(checkpoint):
     settings = t2s_settings()
     settings.checkpoint, settings.init = str(checkpoint), "checkpoint"
     settings.duration_slots = ("pos(T)", "zero")
-    inputs = plan.t2s_inputs(settings, settings.stages[0], 1)
+    inputs = plan_inputs.t2s_inputs(settings, settings.stages[0], 1)
     assert "t2s.speed_embed.embedding" in inputs.task(False).shapes
     settings.checkpoint = ""
     with pytest.raises(InputError, match="the model has 1"):
-        plan.t2s_inputs(settings, settings.stages[0], 1).task(False)
+        plan_inputs.t2s_inputs(settings, settings.stages[0], 1).task(False)
 
 
 def forward_flops(task, batch):
@@ -193,7 +193,7 @@ def test_flops_are_those_of_xla():
     settings.data.update(budget=500, prompt_codes=40, max_codes=64)
     fields = s2m.Method().fields
     widths = {"features": 64, "prompt_features": 64, "mel": 80, "prompt_mel": 80}
-    batch, _ = plan._batches(
+    batch, _ = plan_inputs._batches(
         settings.data, fields, {**widths, "prompt_style": 192}, decoder, MelConfig(), 1
     )
 
@@ -224,7 +224,7 @@ def test_wrong_input_is_an_error():
 def test_compiled_step_agrees(checkpoint, trainer, remat):
     settings = t2s_settings() if trainer == "t2s" else s2m_settings(checkpoint)
     settings.remat = remat
-    checked = plan.check(settings, jax.devices()[:2])
+    checked = plan_memory.check(settings, jax.devices()[:2])
     predicted, compiled = checked.arguments
     # XLA leaves out what a step does not use: here the heads of T2S, which S2M does without.
     assert compiled == pytest.approx(predicted, rel=0.01 if trainer == "t2s" else 0.05)
@@ -238,9 +238,9 @@ def test_every_configuration_can_be_planned(path):
     settings = config.load(path)
     mesh = sharding.abstract_mesh(8, **settings.mesh.to_dict())
     for stage in settings.stages:
-        inputs = plan.INPUTS[settings.trainer](settings, stage, 8)
-        step = plan._make_step(settings, stage, inputs, mesh)
-        assert sum(plan.state_bytes(step).values()) > 0
+        inputs = plan_inputs.INPUTS[settings.trainer](settings, stage, 8)
+        step = plan_inputs.make_step(settings, stage, inputs, mesh)
+        assert sum(plan_memory.state_bytes(step).values()) > 0
         assert step.task.flops(inputs.largest) > 0
 
 

@@ -33,50 +33,39 @@ import math
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
-from jax.sharding import Mesh
 
-from indextts2_jax import lora, sharding
-from indextts2_jax.audio.mel import MelConfig
+from indextts2_jax import sharding
 from indextts2_jax.errors import InputError
-from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
-from indextts2_jax.s2m.model import S2MConfig
-from indextts2_jax.t2s.gpt import T2SConfig
-from train import artifacts, common, config, loop, s2m, t2s
-from train.adversary import SpeakerClassifierConfig
-from train.batch_plan import round_up
-from train.common import Batch, Step, Task
+from train import config
+from train.common import Batch, Step
 from train.config import Config
-from train.data_config import LENGTHS
 from train.metrics import peak_flops
+from train.plan_inputs import (
+    CODES_PER_S,
+    TEXT_PER_S,
+    TYPICAL_S,
+    find_stage,
+    make_inputs,
+    make_step,
+)
+from train.plan_memory import (
+    Check,
+    Placed,
+    activation_bytes,
+    check,
+    largest_arrays,
+    state_bytes,
+    step_bytes,
+)
 
-CODES_PER_S = 50
-TYPICAL_S = 6.0  # length of an utterance
-TEXT_PER_S = 5.0  # text tokens of a second of speech
-WORDS_PER_S = 3.0
-NUM_SPEAKERS = 10_000  # of a corpus; decides the size of the speaker classifier alone
 HOURS = 55_000.0  # corpus of the paper
 EFFICIENCY = 0.4  # share of the peak FLOP/s (MFU)
 USABLE = 0.9  # of a device's memory; the rest is the runtime's, and XLA's scratch space
 PREALLOCATED = 0.75  # what JAX takes of a GPU unless it is told otherwise
-NUM_SHOWN = 10  # largest arrays
-
-# Of the fields that are no integers.
-_DTYPES = {
-    **dict.fromkeys(("features", "prompt_features", "word_vectors"), jnp.float16),
-    **dict.fromkeys(("mel", "prompt_mel", "prompt_style"), jnp.float32),
-}
-
-# Else XLA:CPU takes away the barriers of remat, and starts what it can as early as it can.
-_SPARING = {
-    "xla_disable_hlo_passes": "cse_barrier_expander",
-    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-}
 
 # Memory of one device in GiB (data sheets), by regex of its `device_kind`.
 _MEMORY_GIB = {
@@ -89,158 +78,6 @@ _MEMORY_GIB = {
     r"TPU v5p?": 95,
     r"TPU v6( lite|e)": 32,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """What a plan has to know of a trainer.
-
-    Attributes:
-      task: remat -> what the stage trains.
-      largest: shapes of the batch of the longest utterances.
-      typical: shapes of the batch of utterances of TYPICAL_S seconds.
-    """
-
-    task: Callable[[bool], Task]
-    largest: Batch
-    typical: Batch
-
-
-def t2s_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
-    """What `train.t2s` trains in a stage, and on which shapes.
-
-    Args:
-      settings: of the run.
-      stage: one of its stages.
-      rows_multiple: of which the rows of a batch are a multiple.
-    """
-    base = _base(settings)
-    if base is None:
-        cfg = config.architecture(T2SConfig, settings.model)
-    else:
-        cfg = artifacts.t2s_config(settings, base)
-    losses = t2s.Losses(stage.zero_duration, stage.text_loss, stage.speaker_loss, stage.reversal)
-    classifier = SpeakerClassifierConfig(cfg.width, settings.speaker_classifier_width, NUM_SPEAKERS)
-
-    def task(remat: bool) -> Task:
-        slots = tuple(settings.duration_slots)
-        return t2s.make_task(cfg, slots, losses, classifier=classifier, remat=remat)
-
-    F = cfg.speaker.feature_dim
-    widths = {"features": F, "prompt_features": F}
-    batches = _batches(settings.data, t2s.FIELDS, widths, cfg, MelConfig(), rows_multiple)
-    return Inputs(task, *batches)
-
-
-def s2m_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
-    """As `t2s_inputs`, of `train.s2m`. Without a checkpoint its T2S and codec are the released."""
-    base = _base(settings)
-    if base is None:
-        cfg = config.architecture(S2MConfig, settings.model)
-        cfg = dataclasses.replace(cfg, word_width=settings.word_width)
-        codec, decoder, mel = SemanticCodecConfig.indextts2(), T2SConfig.indextts2(), MelConfig()
-    else:
-        cfg = s2m.s2m_config(settings, base)
-        codec, mel = base.config("semantic_codec"), base.settings.mel
-        decoder = base.settings.configs.get("t2s", T2SConfig.paper())
-
-    def task(remat: bool) -> Task:
-        return s2m.make_task(cfg, codec, s2m.Method.of(stage), t2s_cfg=decoder, remat=remat)
-
-    # As in training, a batch has the fields of all stages.
-    fields = {name for x in settings.stages for name in s2m.Method.of(x).fields}
-    if cfg.word_width:
-        fields.add("word_vectors")
-    widths = {
-        "features": decoder.speaker.feature_dim,
-        "prompt_features": decoder.speaker.feature_dim,
-        "mel": mel.num_mels,
-        "prompt_mel": mel.num_mels,
-        "prompt_style": cfg.velocity.style_width,
-        "word_vectors": cfg.word_width,
-    }
-    return Inputs(task, *_batches(settings.data, fields, widths, decoder, mel, rows_multiple))
-
-
-INPUTS = {"t2s": t2s_inputs, "s2m": s2m_inputs}
-
-
-def _base(settings: Config) -> artifacts.Base | None:
-    return artifacts.Base.open(settings.checkpoint) if settings.checkpoint else None
-
-
-def _batches(
-    data: Config,
-    fields: Collection[str],
-    widths: Mapping[str, int],
-    cfg: T2SConfig,
-    mel: MelConfig,
-    multiple: int,
-) -> tuple[Batch, Batch]:
-    """Shapes of the largest and of a typical batch, as `train.data` makes them.
-
-    Args:
-      data: settings of the data.
-      fields: that are loaded.
-      widths: last axis of the fields that have more than one.
-      cfg: of T2S, which has a longest text and most codes.
-      mel: how many frames a second has.
-      multiple: of the rows.
-    """
-    if not data.budget:
-        raise InputError("data.budget is not given; it decides how large a batch is")
-
-    def frames(codes: int) -> int:
-        return math.ceil(codes / CODES_PER_S * mel.sample_rate / mel.hop_length)
-
-    def batch(codes: int) -> Batch:
-        prompt, seconds = data.prompt_codes, codes / CODES_PER_S
-        lengths = {
-            "text": round_up(min(math.ceil(seconds * TEXT_PER_S), cfg.max_text_tokens)),
-            **dict.fromkeys(("codes", "features"), round_up(codes)),
-            "mel": round_up(frames(codes)),
-            "word_vectors": round_up(math.ceil(seconds * WORDS_PER_S)),
-            **dict.fromkeys(("prompt_codes", "prompt_features"), prompt),
-            "prompt_mel": round_up(frames(prompt) + 1),
-        }
-        measured = lengths["codes"]
-        if data.measure == "frames":
-            measured = lengths["mel"] + lengths["prompt_mel"] * ("prompt_mel" in fields)
-        rows = min(data.budget // measured, data.max_rows)
-        rows = max(rows // multiple, 1) * multiple
-
-        def shape(name: str) -> tuple[int, ...]:
-            own = [x[name] for x in (lengths, widths) if name in x]
-            return rows, *own
-
-        out = {n: jax.ShapeDtypeStruct(shape(n), _DTYPES.get(n, jnp.int32)) for n in fields}
-        if "word_vectors" in fields:
-            out["word_frames"] = jax.ShapeDtypeStruct((rows, lengths["word_vectors"]), jnp.int32)
-        for name in LENGTHS.keys() & fields:
-            out[LENGTHS[name]] = jax.ShapeDtypeStruct((rows,), jnp.int32)
-        return out | {"weight": jax.ShapeDtypeStruct((rows,), jnp.float32)}
-
-    longest = min(data.max_codes or cfg.max_codes, cfg.max_codes)
-    return batch(longest), batch(min(longest, round(CODES_PER_S * TYPICAL_S)))
-
-
-@dataclasses.dataclass(frozen=True)
-class Placed:
-    """Where an array lies.
-
-    Attributes:
-      name: of the array.
-      shape: of the whole.
-      spec: which mesh axes split which of its axes.
-      bytes: of the whole, float32.
-      bytes_per_device: of the part on a device.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    spec: str
-    bytes: int
-    bytes_per_device: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -332,19 +169,6 @@ class Plan:
         return dataclasses.asdict(self) | verdicts
 
 
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """Predicted bytes and those of XLA's compiled step, of one device, computed in float32.
-
-    Attributes:
-      arguments: state, frozen arrays and batch: predicted, compiled.
-      temporaries: gradients, weights and activations: predicted, compiled.
-    """
-
-    arguments: tuple[int, int]
-    temporaries: tuple[int, int]
-
-
 def make_plan(
     settings: Config,
     num_devices: int,
@@ -374,8 +198,8 @@ def make_plan(
         raise InputError(f"device kind {device_kind!r} is not known; there are (regexes) {known}")
     chosen = find_stage(settings, stage)
     mesh = sharding.abstract_mesh(num_devices, **settings.mesh.to_dict())
-    inputs = _inputs(settings, chosen, mesh)
-    step = _make_step(settings, chosen, inputs, mesh)
+    inputs = make_inputs(settings, chosen, mesh)
+    step = make_step(settings, chosen, inputs, mesh)
     plain, again = activation_bytes(step, inputs)
 
     def load(batch: Batch) -> Load:
@@ -403,7 +227,7 @@ def make_plan(
         activations_remat=again,
         remat=settings.remat,
         device_bytes=None if memory is None else memory << 30,
-        placed=_largest_arrays(step),
+        placed=largest_arrays(step),
         largest=load(inputs.largest),
         typical=typical,
         efficiency=efficiency,
@@ -415,37 +239,8 @@ def make_plan(
     )
 
 
-def find_stage(settings: Config, name: str) -> Config:
-    """The stage of that name, the first for "".
-
-    Raises:
-      InputError: if there is none.
-    """
-    stages = {stage.name: stage for stage in settings.stages}
-    if name and name not in stages:
-        raise InputError(f"there is no stage {name!r}; there are {', '.join(stages)}")
-    return stages[name] if name else settings.stages[0]
-
-
-def _inputs(settings: Config, stage: Config, mesh: sharding.AnyMesh) -> Inputs:
-    if settings.trainer not in INPUTS:
-        raise InputError(f"trainer is {settings.trainer!r}, want one of {', '.join(INPUTS)}")
-    multiple = sharding.batch_parts(mesh) * settings.accumulation
-    return INPUTS[settings.trainer](settings, stage, multiple)
-
-
-def _make_step(settings: Config, stage: Config, inputs: Inputs, mesh: sharding.AnyMesh) -> Step:
-    unused: Any = None
-    setup = loop.Setup(
-        settings=settings,
-        mesh=cast(Mesh, mesh),
-        task=lambda stage: inputs.task(settings.remat),
-        initial=unused,
-        batches=unused,
-        validation=unused,
-        publish=unused,
-    )
-    return loop.make_step(setup, stage)
+def _find(table: Mapping[str, int], device_kind: str) -> int | None:
+    return next((x for kind, x in table.items() if re.fullmatch(kind, device_kind)), None)
 
 
 def _by_module(step: Step) -> dict[str, tuple[int, int]]:
@@ -457,162 +252,6 @@ def _by_module(step: Step) -> dict[str, tuple[int, int]]:
             module = ".".join(name.split(".")[:2])
             counts.setdefault(module, [0, 0])[place] += math.prod(shape)
     return {name: (total, own) for name, (total, own) in counts.items()}
-
-
-def _held(tree: Any) -> int:
-    """Bytes on one device of abstract arrays with shardings."""
-    return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
-    )
-
-
-def _abstract_frozen(step: Step) -> dict[str, jax.ShapeDtypeStruct]:
-    return {
-        name: jax.ShapeDtypeStruct(step.task.shapes[name], jnp.float32, sharding=place)
-        for name, place in step.frozen_shardings.items()
-    }
-
-
-def _abstract_batch(step: Step, batch: Batch) -> dict[str, jax.ShapeDtypeStruct]:
-    place = sharding.batch_sharding(step.mesh)
-    return {n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place) for n, x in batch.items()}
-
-
-def _weight_dtype(step: Step, name: str) -> Any:
-    return jnp.dtype(jnp.float32) if name in step.task.tables else step.dtype
-
-
-def state_bytes(step: Step) -> dict[str, int]:
-    """Bytes of a device that last from step to step."""
-    state = step.abstract_state
-    return {
-        "parameters": _held(state.params),
-        "optimizer": _held(state.optimizer),
-        "average": _held(state.average),
-        "frozen": _held(_abstract_frozen(step)),
-    }
-
-
-def step_bytes(step: Step, batch: Batch) -> dict[str, int]:
-    """Bytes of a device that a step takes, without activations."""
-    tensor = step.mesh.shape["tensor"]
-    copies = 0
-    for name, place in _weight_shardings(step).items():
-        dtype = _weight_dtype(step, name)
-        if dtype != jnp.float32 or "fsdp" in place.spec:
-            split = tensor if "tensor" in place.spec else 1
-            copies += math.prod(step.task.shapes[name]) * dtype.itemsize // split
-    return {
-        "gradients": _held(step.abstract_state.params) * min(step.accumulation, 2),
-        "weights": copies,
-        "batch": _held(_abstract_batch(step, batch)),
-    }
-
-
-def _weight_shardings(step: Step) -> dict[str, Any]:
-    shapes = {n: jax.ShapeDtypeStruct(s, jnp.float32) for n, s in step.task.shapes.items()}
-    return sharding.shardings(shapes, step.task.rules, step.mesh)
-
-
-def _largest_arrays(step: Step) -> tuple[Placed, ...]:
-    places = _weight_shardings(step)
-    size = {name: 4 * math.prod(shape) for name, shape in step.task.shapes.items()}
-    out = []
-    for name in sorted(size, key=lambda n: -size[n])[:NUM_SHOWN]:
-        shape, place = step.task.shapes[name], places[name]
-        axes = ", ".join(str(axis) for axis in place.spec)
-        part = 4 * math.prod(place.shard_shape(shape))
-        out.append(Placed(name, shape, f"({axes})", size[name], part))
-    return tuple(out)
-
-
-def activation_bytes(step: Step, inputs: Inputs) -> tuple[int, int]:
-    """Bytes of a device for activations of the largest batch, without and with remat."""
-    rows = inputs.largest["weight"].shape[0]
-    rows //= step.accumulation * sharding.batch_parts(step.mesh)
-    plain, again = (rows * _row_bytes(step, inputs.task(r), inputs.largest) for r in (False, True))
-    return plain, again
-
-
-def _row_bytes(step: Step, task: Task, batch: Batch) -> int:
-    """Bytes that the gradient of one row takes: what a third row adds to two."""
-    weights = {
-        name: jax.ShapeDtypeStruct(shape, _weight_dtype(step, name))
-        for name, shape in task.shapes.items()
-    }
-    moved = {n.removesuffix(lora.A).removesuffix(lora.B) for n in step.partition.trained}
-    trained = {name: weights[name] for name in moved}
-    key = jax.eval_shape(lambda: jax.random.key(0))
-
-    def loss(trained: common.Arrays, weights: common.Arrays, batch: Batch, key: jax.Array) -> Any:
-        modules = task.fill({**weights, **trained})
-        draws = task.draw(key, batch)
-        return task.loss(modules, batch, draws, key, jnp.float32(0))[0].sum()
-
-    def sizes(rows: int) -> tuple[int, list[int]]:
-        some = {n: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for n, x in batch.items()}
-        program = jax.make_jaxpr(loss)(trained, weights, some, key)
-        return _kept(program, len(trained)), list(_insides(program.jaxpr))
-
-    (two, blocks_of_two), (three, blocks_of_three) = sizes(2), sizes(3)
-    insides = (b - a for a, b in zip(blocks_of_two, blocks_of_three, strict=True))
-    return three - two + 2 * max(insides, default=0)
-
-
-def _kept(program: ClosedJaxpr, count: int) -> int:
-    """Bytes that the gradient by the first `count` arguments keeps of the forward pass."""
-    run = jaxpr_as_fun(program)
-
-    def residuals(*given: Any) -> Any:
-        return jax.vjp(lambda *first: run(*first, *given[count:]), *given[:count])[1]
-
-    given = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in program.in_avals]
-    kept = jax.tree.leaves(jax.eval_shape(residuals, *given))
-    return sum(x.size * x.dtype.itemsize for x in kept)
-
-
-def _insides(jaxpr: Any) -> Iterator[int]:
-    """Bytes that the gradient of each checkpointed block keeps while it is computed."""
-    known: dict[tuple[Any, ...], int] = {}
-    for equation in jaxpr.eqns:
-        if equation.primitive.name not in ("remat2", "checkpoint"):
-            continue
-        block = ClosedJaxpr(equation.params["jaxpr"], ())
-        alike = tuple(block.in_avals)
-        if alike not in known:
-            known[alike] = _kept(block, len(alike))
-        yield known[alike]
-
-
-def check(settings: Config, devices: Sequence[Any], *, stage: str = "") -> Check:
-    """Compiles the step of a stage and compares.
-
-    Args:
-      settings: of the run; computed in float32 whatever they say, because CPUs have no bfloat16.
-      devices: the mesh is made of these.
-      stage: name of the stage, "" for the first.
-    """
-    settings = settings.copy_and_resolve_references()
-    settings.compute_dtype = "float32"
-    chosen = find_stage(settings, stage)
-    mesh = sharding.make_mesh(**settings.mesh.to_dict(), devices=devices)
-    inputs = _inputs(settings, chosen, mesh)
-    step = _make_step(settings, chosen, inputs, mesh)
-    batch = _abstract_batch(step, inputs.largest)
-    train: Any = step.train  # jitted
-    lowered = train.lower(step.abstract_state, _abstract_frozen(step), batch)
-    compiled = lowered.compile(compiler_options=_SPARING).memory_analysis()
-    passing = step_bytes(step, inputs.largest)
-    arguments = sum(state_bytes(step).values()) + passing.pop("batch")
-    temporaries = sum(passing.values()) + activation_bytes(step, inputs)[settings.remat]
-    return Check(
-        (arguments, compiled.argument_size_in_bytes),
-        (temporaries, compiled.temp_size_in_bytes),
-    )
-
-
-def _find(table: Mapping[str, int], device_kind: str) -> int | None:
-    return next((x for kind, x in table.items() if re.fullmatch(kind, device_kind)), None)
 
 
 def report(plan: Plan) -> str:
