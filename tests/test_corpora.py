@@ -1,9 +1,17 @@
+import argparse
 import json
+import os
 
 import pytest
 
 from indextts2_jax.errors import InputError
-from train.corpora import Row, read_corpus
+from train import corpora
+from train.corpora import Row
+
+
+def read_corpus(*args, **options):
+    layout, rows = corpora.read_corpus(*args, **options)
+    return layout, list(rows)
 
 
 def tree(folder, files):
@@ -61,7 +69,8 @@ def test_tables_say_what_json_lines_say(tmp_path):
         ("m.csv", "audio,text\nx.wav,Hello\n", "line 2: speaker missing"),
         ("m.csv", "audio,text,speaker\nx.wav,Hello, you,ann\n", "line 2: 4 fields, want 3"),
         ("m.csv", "audio,text,speaker,mos\nx.wav,Hello,ann,4\n", "line 2: unknown columns mos"),
-        ("m.tsv", b"audio\ttext\xff\tspeaker\n", "cannot read"),
+        ("m.tsv", b"audio\ttext\xff\tspeaker\n", "cannot read .*m.tsv"),
+        ("m.jsonl", json_lines(HELLO).encode() * 500 + b"\xff", "cannot read .*after line [1-9]"),
         ("m.jsonl", "", "no recordings"),
         ("m.parquet", "", "a manifest is one of"),
     ],
@@ -72,9 +81,29 @@ def test_a_wrong_line_is_named(tmp_path, name, content, message):
         read_corpus(tmp_path / name)
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_line_ends_where_editors_end_it(tmp_path, newline):
+    record = {**HELLO, "text": "One.\u2028Two.\x85"}
+    lines = [json.dumps(record, ensure_ascii=False), "", json.dumps(HELLO), "{"]
+    tree(tmp_path, {"m.jsonl": b"\xef\xbb\xbf" + newline.join(lines).encode()})
+    rows = corpora.read_corpus(tmp_path / "m.jsonl")[1]
+    assert [next(rows).text, next(rows).text] == [record["text"], HELLO["text"]]
+    with pytest.raises(InputError, match="line 4: no JSON"):
+        next(rows)
+
+
 def test_columns_can_be_ignored(tmp_path):
     tree(tmp_path, {"manifest.jsonl": json_lines({**HELLO, "style": "x", "seconds": 1.5})})
     assert len(read_corpus(tmp_path, ignored=["style", "seconds"])[1]) == 1
+
+
+def test_a_limit_takes_the_first_rows_and_reads_no_others(tmp_path, capsys):
+    path = tree(tmp_path, {"m.jsonl": json_lines(HELLO, {**HELLO, "id": "b"}) + "{"}) / "m.jsonl"
+    parser = argparse.ArgumentParser()
+    corpora.add_arguments(parser)
+    rows = corpora.read_arguments(parser.parse_args(["--src", str(path), "--limit", "2"]))
+    assert [row.id for row in rows] == ["a/x", "b"]
+    assert capsys.readouterr().err == f"{path}: 2 recordings, layout manifest\n"
 
 
 def test_ljspeech(tmp_path):
@@ -188,6 +217,19 @@ def test_a_folder_of_recordings_with_texts(tmp_path):
     ]
 
 
+def test_a_walk_has_the_order_of_sorted_paths(tmp_path):
+    names = ["b", "a/2/z", "a/10", "a/2.x", "a.b/1", "a-b/1", "a b/1", "A/1", "a/.h/1", "é/ü", "a0"]
+    names += ["a.wav/1.wav", "a/b/c/d/e", "a/b.c/d", "a/b-c", "~", ".wav", "c.d/e.f/g", "c.d.e"]
+    root = tree(tmp_path / "root", dict.fromkeys(names, ""))
+    (root / os.fsdecode(b"\xff")).touch()
+    (root / "empty").mkdir()
+    (root / "a" / "loop").symlink_to(root)
+    (root / "a.link").symlink_to(root / "a")
+    (root / "gone").symlink_to(root / "nowhere")
+    assert list(corpora._walk(root, "")) == sorted(root.rglob("*"))
+    assert list(corpora._walk(root, ".wav")) == sorted(root.rglob("*.wav"))
+
+
 def test_what_is_no_corpus_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_corpus(tmp_path / "nowhere")
@@ -195,3 +237,5 @@ def test_what_is_no_corpus_is_refused(tmp_path):
         read_corpus(tmp_path)
     with pytest.raises(InputError, match="has not the layout esd"):
         read_corpus(tmp_path, "esd")
+    with pytest.raises(InputError, match="has not the layout folder"):
+        read_corpus(tree(tmp_path, {"m.csv": ""}) / "m.csv", "folder")

@@ -1,3 +1,4 @@
+import itertools
 import json
 import pathlib
 import shutil
@@ -5,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import types
 
 import numpy as np
@@ -16,7 +18,7 @@ from indextts2_jax.demo import random_checkpoint
 from indextts2_jax.errors import InputError
 from indextts2_jax.pipeline import IndexTTS2
 from tests.common import ROOT, SHARED, needs_shared
-from train import encoders, prepare, shards
+from train import encoders, prepare, prepare_report, shards
 from train.corpora import Row, read_corpus
 from train.recordings import (
     SPEEDS,
@@ -86,7 +88,7 @@ def write_corpus(folder, items):
         else:
             soundfile.write(path, audio, RATE, subtype="FLOAT")
         path.with_suffix(".txt").write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read_corpus(folder)[1]
+    return list(read_corpus(folder)[1])
 
 
 @pytest.fixture(scope="module")
@@ -336,6 +338,62 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(
     assert error.startswith("error: ") and message in error
 
 
+def test_a_wrong_line_is_found_before_anything_is_made(rows, checkpoint, tmp_path, capsys):
+    manifest, out = tmp_path / "list.jsonl", tmp_path / "data"
+    records = [{"audio": str(row.audio), "text": row.text, "speaker": "ann"} for row in rows]
+    manifest.write_text("\n".join([*map(json.dumps, records), "{"]))
+    arguments = ["--src", manifest, "--checkpoint", checkpoint, "--out", out, "--shard-size", 2]
+    assert prepare.main(list(map(str, arguments))) == 2
+    assert f"list.jsonl, line {len(rows) + 1}: no JSON" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [manifest]
+
+
+def note(rows, rates, rejected):
+    keys = ("speaker", "language", "emotion", "codes", "varied_codes", "frames", "text", "words")
+    items = [{"id": i, "audio": i, "reason": reason, "detail": "é"} for i, reason in rejected]
+    rows = [dict(zip(keys, row, strict=True)) for row in rows]
+    return {"utterances": rows, "rates": rates, "rejected": items}
+
+
+def test_the_end_puts_the_notes_of_shards_together(tmp_path):
+    one = ("eve", "zh", "sad", 120, 121, 240, 12, 0), ("ann", "", "", 90, 91, 180, 9, 3)
+    two = ("bob", "en", "angry", 75, 76, 150, 7, 0), ("eve", "en", "sad", 200, 201, 400, 20, 0)
+    notes = [
+        note(one, [3.5, 14.25], [("x", "too long")]),
+        note([], [], [("y", "silent"), ("z", "silent")]),
+        note(two, [9.0, 12.0], []),
+    ]
+    report = prepare_report.finish(tmp_path, iter(notes), {"codec": "x"}, mel.MelConfig())
+    index = shards.Index.load(tmp_path)
+    assert (index.shards, index.hours) == ((2, 0, 2), 0.0031)
+    assert index.speakers == ("ann", "bob", "eve")
+    assert (index.languages, index.emotions) == (("", "en", "zh"), ("", "angry", "sad"))
+    assert list(index.table) == list(shards.COLUMNS)
+    assert {column.dtype for column in index.table.values()} == {np.dtype(np.int32)}
+    numbers = (2, 2, 2, 120, 121, 240, 12, 0), (0, 0, 0, 90, 91, 180, 9, 3)
+    numbers += (1, 1, 1, 75, 76, 150, 7, 0), (2, 1, 2, 200, 201, 400, 20, 0)
+    np.testing.assert_array_equal(np.stack(list(index.table.values()), axis=1), numbers)
+    assert list(report["rejected"].items()) == [("silent", 2), ("too long", 1)]
+    assert report["hours_by_language"] == {"unknown": 0.0006, "en": 0.0018, "zh": 0.0008}
+    bounds = {n: (h["low"], h["median"], h["high"]) for n, h in report["histograms"].items()}
+    assert bounds["rate"] == (3.5, 10.5, 14.25)
+    assert bounds["seconds"] == (1.741, 2.438, 4.644)
+    lines = (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    assert lines == [json.dumps(x, ensure_ascii=False) for n in notes for x in n["rejected"]]
+
+
+def test_the_index_is_built_in_little_memory(tmp_path):
+    count, size = 50_000, 500
+    row = {name: 1000 for name in shards.COLUMNS} | {"language": "en", "emotion": ""}
+    notes = ([{**row, "speaker": f"s{i % 50}"} for i in range(size)] for _ in range(count // size))
+    tracemalloc.start()
+    index = shards.Index.build(tmp_path, {}, notes, 0.0116)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(index) == count
+    assert peak / count < 80
+
+
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_worker_and_goes_on(rows, checkpoint, tmp_path):
     manifest = tmp_path / "list.jsonl"
@@ -345,6 +403,7 @@ def test_a_killed_run_leaves_no_worker_and_goes_on(rows, checkpoint, tmp_path):
         for row in rows
     ]
     manifest.write_text("\n".join(map(json.dumps, records)))
+    before = set(tmp_path.iterdir())
     out = tmp_path / "data"
     flags = ["--src", manifest, "--checkpoint", checkpoint, "--out", out, "--shard-size", 10]
     command = [sys.executable, "-m", "train.prepare", *map(str, flags), "--workers", "1"]
@@ -355,6 +414,7 @@ def test_a_killed_run_leaves_no_worker_and_goes_on(rows, checkpoint, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "index.json").exists()
+    assert set(tmp_path.iterdir()) == {*before, out}
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
     assert shards.Index.load(out).shards == (10,) * 12
     assert len({u.id for u in read_all(out)}) == 120
@@ -365,5 +425,6 @@ def test_a_killed_run_leaves_no_worker_and_goes_on(rows, checkpoint, tmp_path):
 def test_clips_of_the_corpus_are_all_taken(checkpoint, tmp_path):
     ignored = ["style", "speed", "seconds"]
     _, rows = read_corpus(SHARED / "corpus", ignored=ignored)
-    report = prepare.prepare(rows[:20], checkpoint, tmp_path / "data", prepare.Options(Limits()))
+    first = itertools.islice(rows, 20)
+    report = prepare.prepare(first, checkpoint, tmp_path / "data", prepare.Options(Limits()))
     assert (report["utterances"], report["rejected"]) == (20, {})

@@ -10,13 +10,13 @@
     folder     <speaker>/<id>.wav with <id>.txt, at any depth
 
 A reader finds out what belongs together and opens no audio. What is of no use (an empty text, a
-file that is not there) becomes a row all the same, so that it gets reported.
+file that is not there) becomes a row all the same, so that it gets reported. Rows come one by one:
+what is held of a corpus is a line of a list, or the names in a folder.
 """
 
 import argparse
 import csv
 import dataclasses
-import io
 import itertools
 import json
 import os
@@ -63,8 +63,8 @@ def read_corpus(
     *,
     language: str = "",
     ignored: Iterable[str] = (),
-) -> tuple[str, list[Row]]:
-    """Reads a corpus.
+) -> tuple[str, Iterator[Row]]:
+    """Reads a corpus, as its rows are asked for.
 
     Args:
       source: a folder, or a manifest.
@@ -76,7 +76,8 @@ def read_corpus(
       The layout, and the rows in an order that depends on nothing but their names.
 
     Raises:
-      InputError: there is no such corpus, or a line of its lists makes no sense.
+      InputError: there is no such corpus; while the rows are read: a line of its lists makes no
+        sense, or there are no rows.
     """
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
@@ -84,11 +85,18 @@ def read_corpus(
         layout = recognise(source)
     elif not LAYOUTS[layout].fits(source):
         raise InputError(f"{source} has not the layout {layout}")
-    options = {"ignored": frozenset(ignored)} if layout == "manifest" else {}
-    rows = list(LAYOUTS[layout].rows(source, **options))
-    if not rows:
+    return layout, _rows(source, layout, language, frozenset(ignored))
+
+
+def _rows(
+    source: pathlib.Path, layout: str, language: str, ignored: frozenset[str]
+) -> Iterator[Row]:
+    options = {"ignored": ignored} if layout == "manifest" else {}
+    row = None
+    for row in LAYOUTS[layout].rows(source, **options):
+        yield row if row.language else dataclasses.replace(row, language=language)
+    if row is None:
         raise InputError(f"{source}: no recordings (layout {layout})")
-    return layout, [dataclasses.replace(row, language=row.language or language) for row in rows]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,8 +116,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--limit", type=int, help="take only so many recordings, the first ones")
 
 
-def read_arguments(args: argparse.Namespace) -> list[Row]:
-    """The rows of the corpus that `add_arguments`' flags name; says on stderr what was found.
+def read_arguments(args: argparse.Namespace) -> Iterator[Row]:
+    """The rows of the corpus that `add_arguments`' flags name; says on stderr what is found.
 
     Raises:
       InputError: see `read_corpus`.
@@ -118,8 +126,18 @@ def read_arguments(args: argparse.Namespace) -> list[Row]:
         raise InputError(f"the limit is {args.limit}; it must be at least 1")
     ignored = args.ignore.split(",")
     layout, rows = read_corpus(args.src, args.layout, language=args.language, ignored=ignored)
-    print(f"{args.src}: {len(rows)} recordings, layout {layout}", file=sys.stderr)
-    return rows[: args.limit]
+    return _counted(itertools.islice(rows, args.limit), args.src, layout)
+
+
+def _counted(rows: Iterator[Row], source: pathlib.Path, layout: str) -> Iterator[Row]:
+    from tqdm import tqdm
+
+    number = 0
+    with tqdm(rows, str(source), unit="recording", leave=False, disable=None) as bar:
+        for row in bar:
+            number += 1
+            yield row
+    print(f"{source}: {number} recordings, layout {layout}", file=sys.stderr)
 
 
 def recognise(source: pathlib.Path) -> str:
@@ -192,7 +210,7 @@ def _table(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
     dialect: dict[str, Any] = {}
     if path.suffix == ".tsv":
         dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True, **dialect)
+    reader = csv.reader(_text_lines(path), strict=True, **dialect)
     try:
         header = next(reader, [])
         for fields in filter(None, reader):
@@ -207,9 +225,24 @@ def _table(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
     """Numbers and texts of the lines that are not blank."""
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(_text_lines(path), start=1):
         if line.strip():
-            yield number, line.rstrip("\r")
+            yield number, line.removesuffix("\n")
+
+
+def _text_lines(path: pathlib.Path) -> Iterator[str]:
+    number = 0
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            for line in file:
+                number += 1
+                yield line
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    except UnicodeDecodeError as error:  # its position is that in a buffer
+        raise InputError(
+            f"cannot read {path}: no UTF-8 after line {number}: {error.reason}"
+        ) from None
 
 
 def _text_beside(audio: pathlib.Path, suffix: str) -> str:
@@ -218,11 +251,18 @@ def _text_beside(audio: pathlib.Path, suffix: str) -> str:
     return path.read_text(encoding="utf-8-sig", errors="replace").strip() if path.is_file() else ""
 
 
-def _text(path: pathlib.Path) -> str:
+def _walk(folder: pathlib.Path, *endings: str) -> Iterator[pathlib.Path]:
+    """What has one of the endings in `sorted(folder.rglob("*"))`, listing one folder at a time."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
+        with os.scandir(folder) as entries:
+            names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    except (NotADirectoryError, PermissionError):  # rglob passes over them, too
+        return
+    for name, is_folder in names:
+        if name.endswith(endings):
+            yield folder / name
+        if is_folder:
+            yield from _walk(folder / name, *endings)
 
 
 def _audio_beside(path: pathlib.Path) -> pathlib.Path | None:
@@ -265,7 +305,7 @@ def _esd(source: pathlib.Path) -> Iterator[Row]:
                 texts[name] = fields[0].strip()
             elif match := _ESD_LINE.fullmatch(line.strip()):  # some lines have lost their tabs
                 texts[match[1]] = match[2]
-        for wav in sorted(folder.rglob("*.wav")):
+        for wav in _walk(folder, ".wav"):
             emotion = wav.relative_to(folder).parts[0].lower()
             text = texts.get(wav.stem, "")
             yield Row(wav, text, folder.name, wav.stem, language, emotion)
@@ -283,15 +323,16 @@ def _esd_text(path: pathlib.Path, language: str) -> str:
 
 
 def _libritts(source: pathlib.Path) -> Iterator[Row]:
-    for wav in sorted(source.rglob("*.wav")):
+    for wav in _walk(source, ".wav"):
         text = _text_beside(wav, ".normalized.txt")
         yield Row(wav, text, wav.parent.parent.name, wav.stem, language="en")
 
 
 def _emilia_files(source: pathlib.Path) -> Iterator[pathlib.Path]:
     """The files that describe recordings: one each (.json), or a batch (.jsonl)."""
-    batches = (path for path in source.rglob("*.jsonl") if _names_wavs(path))
-    return itertools.chain(batches, (p for p in source.rglob("*.json") if _audio_beside(p)))
+    for path in _walk(source, ".jsonl", ".json"):
+        if _names_wavs(path) if path.suffix == ".jsonl" else _audio_beside(path):
+            yield path
 
 
 def _names_wavs(path: pathlib.Path) -> bool:
@@ -299,7 +340,7 @@ def _names_wavs(path: pathlib.Path) -> bool:
 
 
 def _emilia(source: pathlib.Path) -> Iterator[Row]:
-    for path in sorted(_emilia_files(source)):
+    for path in _emilia_files(source):
         if path.suffix == ".jsonl":
             for _, values in _json_lines(path):
                 yield _emilia_row(values, path.parent / str(values.get("wav", "")))
@@ -321,12 +362,12 @@ def _emilia_row(values: Any, audio: pathlib.Path) -> Row:
 
 
 def _folder_audio(source: pathlib.Path) -> Iterator[pathlib.Path]:
-    return (path for path in source.rglob("*") if path.suffix in AUDIO_SUFFIXES)
+    return (path for path in _walk(source, *AUDIO_SUFFIXES) if path.suffix)
 
 
 def _folder(source: pathlib.Path) -> Iterator[Row]:
     source = source.resolve()
-    for audio in sorted(_folder_audio(source)):
+    for audio in _folder_audio(source):
         name = str(audio.relative_to(source).with_suffix(""))
         yield Row(audio, _text_beside(audio, ".txt"), audio.parent.name, name)
 
@@ -346,7 +387,7 @@ LAYOUTS: Mapping[str, Layout] = {
         _ljspeech,
     ),
     "esd": Layout(lambda source: bool(_esd_lists(source)), _esd),
-    "libritts": Layout(lambda source: any(source.rglob("*.normalized.txt")), _libritts),
+    "libritts": Layout(lambda source: any(_walk(source, ".normalized.txt")), _libritts),
     "emilia": Layout(lambda source: any(_emilia_files(source)), _emilia),
     "folder": Layout(
         lambda source: any(p.with_suffix(".txt").is_file() for p in _folder_audio(source)),

@@ -14,13 +14,12 @@ Exit codes: 0 done, 2 input that cannot be used, or of which nothing is left (on
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from indextts2_jax.errors import InputError
@@ -35,6 +34,7 @@ from train.recordings import (
     Rejection,
     reading,
 )
+from train.spool import Spool, spooled
 
 # JAX is imported where it is used: the workers import this file, and need none.
 
@@ -63,7 +63,7 @@ class Options:
 
 
 def prepare(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     checkpoint: pathlib.Path,
     out: pathlib.Path,
     options: Options,
@@ -75,7 +75,7 @@ def prepare(
     """Prepares a corpus, or goes on where an earlier call was stopped.
 
     Args:
-      rows: of the corpus.
+      rows: of the corpus; read once, before anything is made.
       checkpoint: directory with the encoders and the tokenizer.
       out: directory to write.
       options: what decides on the data.
@@ -89,8 +89,6 @@ def prepare(
     Raises:
       InputError: if no data can be made; says why in one line.
     """
-    from tqdm import tqdm
-
     from indextts2_jax import programs
     from indextts2_jax.parts import Settings
     from indextts2_jax.t2s.gpt import T2SConfig
@@ -102,36 +100,40 @@ def prepare(
     if options.limits.max_seconds > (longest := t2s.max_codes * CODE_SECONDS):
         raise InputError(f"T2S of {checkpoint} takes {longest:.1f} s at most (max_seconds)")
     made_with = shards.fingerprints(checkpoint, settings)
-    _claim(out, {**dataclasses.asdict(options), **made_with, "rows": _digest(rows)})
-    checked = _reject_repetitions(rows)
-    size = options.shard_size
-    pieces = [checked[start : start + size] for start in range(0, len(checked), size)]
-    todo = {n: pieces[n] for n in range(part[0] - 1, len(pieces), part[1]) if not _is_done(out, n)}
-    if todo:
-        programs.enable_compilation_cache()
-        reader = RecordingReader(
-            checkpoint / "tokenizer",
-            settings.mel,
-            options.limits,
-            t2s.max_text_tokens,
-            t2s.max_codes,
-            options.speeds,
-            options.seed,
-        )
-        total = sum(map(len, todo.values()))
-        with (
-            reading(reader, workers) as read,
-            tqdm(total=total, unit="utterance", disable=None) as bar,
-        ):
-            encode = Encoders(checkpoint, settings, batch_seconds)
-            hours = 0.0
-            for number, piece in todo.items():
-                hours += _make_shard(out, number, piece, read, encode, bar.update)
-                bar.set_postfix_str(f"{hours:.2f} h")
-    if not all(_is_done(out, number) for number in range(len(pieces))):
+    reader = RecordingReader(
+        checkpoint / "tokenizer",
+        settings.mel,
+        options.limits,
+        t2s.max_text_tokens,
+        t2s.max_codes,
+        options.speeds,
+        options.seed,
+    )
+    with spooled(rows, out, options.shard_size) as spool:
+        _claim(out, {**dataclasses.asdict(options), **made_with, "rows": spool.digest})
+        numbers = range(len(spool.starts))
+        todo = [n for n in numbers[part[0] - 1 :: part[1]] if not _is_done(out, n)]
+        if todo:
+            programs.enable_compilation_cache()
+            with reading(reader, workers) as read:
+                encode = Encoders(checkpoint, settings, batch_seconds)
+                _make_shards(out, spool, todo, read, encode)
+    if not all(_is_done(out, number) for number in numbers):
         return None
-    notes = [json.loads(_notes_path(out, number).read_text()) for number in range(len(pieces))]
+    notes = (json.loads(_notes_path(out, number).read_text()) for number in numbers)
     return prepare_report.finish(out, notes, made_with, settings.mel)
+
+
+def _make_shards(
+    out: pathlib.Path, spool: Spool, numbers: Sequence[int], read: Read, encode: Any
+) -> None:
+    from tqdm import tqdm
+
+    hours = 0.0
+    with tqdm(total=sum(map(spool.size, numbers)), unit="utterance", disable=None) as bar:
+        for number in numbers:
+            hours += _make_shard(out, number, spool.shard(number), read, encode, bar.update)
+            bar.set_postfix_str(f"{hours:.2f} h")
 
 
 def _make_shard(
@@ -208,26 +210,6 @@ def _write_json(path: pathlib.Path, value: Any) -> None:
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False))
     temporary.replace(path)
-
-
-def _digest(rows: Sequence[Row]) -> str:
-    """Identifies the rows; where the corpus lies does not matter."""
-    digest = hashlib.sha256()
-    for row in rows:
-        values = (row.id, row.text, row.speaker, row.language, row.emotion, row.words is None)
-        digest.update(json.dumps(values).encode())
-    return digest.hexdigest()[:16]
-
-
-def _reject_repetitions(rows: Sequence[Row]) -> list[Row | Rejection]:
-    """The rows, but a rejection for each whose id was there before."""
-    ids: set[str] = set()
-    checked: list[Row | Rejection] = []
-    for row in rows:
-        repeated = Rejection(row.id, str(row.audio), "repeated id", "an earlier row has it too")
-        checked.append(repeated if row.id in ids else row)
-        ids.add(row.id)
-    return checked
 
 
 def main(argv: Sequence[str] | None = None) -> int:

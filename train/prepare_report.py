@@ -3,8 +3,9 @@
 import collections
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -25,7 +26,7 @@ MEASURES = {
 
 def finish(
     out: pathlib.Path,
-    notes: Sequence[Mapping[str, Any]],
+    notes: Iterable[Mapping[str, Any]],
     made_with: Mapping[str, str],
     mel: MelConfig,
 ) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def finish(
     Args:
       out: the data directory.
       notes: what was noted of each shard: `utterances` (their rows), `rates` (letters a second, of
-        the same), `rejected`.
+        the same), `rejected`. Read once, and not kept.
       made_with: fingerprints.
       mel: the spectrogram.
 
@@ -44,15 +45,23 @@ def finish(
     Raises:
       InputError: if no utterance is left; what was rejected is written all the same.
     """
-    rejected = [item for note in notes for item in note["rejected"]]
-    with open(out / "rejected.jsonl", "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(item, ensure_ascii=False) + "\n" for item in rejected)
-    reasons = dict(collections.Counter(item["reason"] for item in rejected).most_common())
-    shards = [note["utterances"] for note in notes]
-    if not any(shards):
-        raise InputError(f"nothing is left ({_counts(reasons)}); see {out / 'rejected.jsonl'}")
     frame_seconds = mel.hop_length / mel.sample_rate
-    index = Index.build(out, made_with, shards, frame_seconds)
+    counter: collections.Counter[str] = collections.Counter()
+    rates = array("d")
+
+    def shards(rejected: TextIO) -> Iterator[Sequence[Mapping[str, Any]]]:
+        for note in notes:
+            for item in note["rejected"]:
+                rejected.write(json.dumps(item, ensure_ascii=False) + "\n")
+                counter[item["reason"]] += 1
+            rates.extend(note["rates"])
+            yield note["utterances"]
+
+    with open(out / "rejected.jsonl", "w", encoding="utf-8") as file:
+        index = Index.build(out, made_with, shards(file), frame_seconds)
+    reasons = dict(counter.most_common())
+    if not len(index):
+        raise InputError(f"nothing is left ({_counts(reasons)}); see {out / 'rejected.jsonl'}")
     index.save()
 
     table = index.table
@@ -61,7 +70,7 @@ def finish(
         "seconds": table["frames"] * frame_seconds,
         "codes": table["codes"],
         "text": table["text"],
-        "rate": np.array([rate for note in notes for rate in note["rates"]]),
+        "rate": np.frombuffer(rates),
         "speaker": per_speaker,
     }
     report = {

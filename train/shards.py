@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -211,7 +212,7 @@ class Index:
         cls,
         path: pathlib.Path,
         made_with: Mapping[str, str],
-        shards: Sequence[Sequence[Mapping[str, Any]]],
+        shards: Iterable[Sequence[Mapping[str, Any]]],
         frame_seconds: float,
     ) -> "Index":
         """Puts the rows of all shards together.
@@ -219,29 +220,32 @@ class Index:
         Args:
           path: the data directory.
           made_with: from `fingerprints`.
-          shards: per shard the `Utterance.row` of each of its records.
+          shards: per shard the `Utterance.row` of each of its records; not kept.
           frame_seconds: length of a mel frame.
         """
-        rows = [row for shard in shards for row in shard]
-        names = {
-            column: sorted({row[column] for row in rows})
-            for column in ("speaker", "language", "emotion")
-        }
-        places = {column: {n: i for i, n in enumerate(all_)} for column, all_ in names.items()}
-        table = {
-            column: np.array(
-                [places[column][row[column]] if column in places else row[column] for row in rows],
-                np.int32,
-            )
-            for column in COLUMNS
-        }
+        # Names are numbered as they are found, and in the end as they are sorted.
+        found: dict[str, dict[str, int]] = {"speaker": {}, "language": {}, "emotion": {}}
+        columns = {column: array("i") for column in COLUMNS}  # 4 bytes a value
+        sizes = []
+        for shard in shards:
+            sizes.append(len(shard))
+            for column, values in columns.items():
+                if (places := found.get(column)) is None:
+                    values.extend(row[column] for row in shard)
+                else:
+                    values.extend(places.setdefault(row[column], len(places)) for row in shard)
+        table = {column: np.frombuffer(values, np.int32) for column, values in columns.items()}
+        names = {column: sorted(places) for column, places in found.items()}
+        for column, places in found.items():
+            order = {name: i for i, name in enumerate(names[column])}
+            table[column] = np.array([order[name] for name in places], np.int32)[table[column]]
         return cls(
             path,
             dict(made_with),
             tuple(names["speaker"]),
             tuple(names["language"]),
             tuple(names["emotion"]),
-            tuple(len(shard) for shard in shards),
+            tuple(sizes),
             round(float(table["frames"].sum()) * frame_seconds / 3600, 4),
             table,
         )
