@@ -1,6 +1,7 @@
 """The S2M trainer: what a row costs, what it may depend on, and what learns from it."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ from indextts2_jax.s2m import flow_matching
 from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.s2m.text_features import TextFeatures, spread
 from indextts2_jax.t2s.gpt import T2SConfig
-from train import common, config, s2m, t2s
+from tests.train_common import make_step, run
+from train import common, s2m, t2s
 
 pytestmark = pytest.mark.slow  # one program, which takes half a minute to compile
 
@@ -292,18 +294,7 @@ def test_lora_trains_adapters_and_new_modules_alone_and_merges():
     task = make_task(PREFIX)
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     adapters = lora.LoraConfig(2, 4.0, task.lora_targets)
-    rate = common.schedule(stage)
-    step = common.Step(
-        task,
-        common.Partition.of(task, stage, adapters),
-        mesh,
-        common.optimizer(config.base_config().optimizer, rate),
-        rate,
-        stage.steps,
-        1,
-        jnp.float32,
-        0.0,
-    )
+    step = make_step(task, stage, mesh, adapters=adapters)
     new = "s2m.text_features.projection.kernel"
     assert [n for n in step.partition.trained if not n.endswith((lora.A, lora.B))] == [new]
     arrays = random_arrays(task) | step.random(jax.random.key(0), step.partition.trained)
@@ -321,6 +312,35 @@ def test_lora_trains_adapters_and_new_modules_alone_and_merges():
     assert np.any(b) and learned.keys() == {new} | {
         n.removesuffix(lora.A) for n in state.params if n.endswith(lora.A)
     }
+
+
+@pytest.fixture(scope="module")
+def single():
+    """Two steps of the paper's method on one device."""
+    return run(method_step(jax.devices()[:1]), ROWS_8)
+
+
+ROWS_8 = {  # devices, or parts of an accumulation
+    name: np.resize(x, (8, *x.shape[1:]))
+    for name, x in {**make_batch(), "weight": np.ones(B, np.float32)}.items()
+}
+
+
+def method_step(devices, *sizes, accumulation=1):
+    stage = s2m.stage(steps=10, rate=1e-2, warmup=0, dropout=0.0)
+    mesh = sharding.make_mesh(*sizes, devices=devices)
+    task = make_task(s2m.Method.of(stage))
+    return make_step(task, stage, mesh, accumulation=accumulation)
+
+
+@pytest.mark.parametrize("sizes, accumulation", [((2, 2, 2), 1), ((1, 1, 1), 4)])
+def test_sharded_and_accumulated_equal_single(single, sizes, accumulation):
+    step = method_step(jax.devices()[: math.prod(sizes)], *sizes, accumulation=accumulation)
+    losses, _, _, state = run(step, ROWS_8)
+    np.testing.assert_allclose(losses, single[0], rtol=1e-5)
+    for name, x in single[3].params.items():
+        np.testing.assert_allclose(state.params[name], x, atol=2e-4, err_msg=name)
+    assert any(any(s.spec) for s in step.param_shardings.values())
 
 
 def test_unknown_method_is_refused():

@@ -9,7 +9,9 @@ import pytest
 
 from indextts2_jax import lora, sharding
 from indextts2_jax.t2s.gpt import T2SConfig
+from tests import train_common
 from tests.common import ROOT
+from tests.train_common import begin, run
 from train import common, config, loop, t2s
 from train.adversary import SpeakerClassifierConfig
 
@@ -46,38 +48,7 @@ def make_step(mesh, *, accumulation=1, adapters=None, **stage):
     stage = t2s.stage(steps=10, warmup=0, **{"rate": 1e-2, **stage})
     losses = t2s.Losses(stage.zero_duration, stage.text_loss, stage.speaker_loss, stage.reversal)
     task = t2s.make_task(CFG, SLOTS, losses, classifier=SpeakerClassifierConfig(32, 8, 3))
-    rate = common.schedule(stage)
-    return common.Step(
-        task,
-        common.Partition.of(task, stage, adapters),
-        mesh,
-        common.optimizer(config.base_config().optimizer, rate),
-        rate,
-        stage.steps,
-        accumulation,
-        jnp.float32,
-        0.0,
-    )
-
-
-def begin(step):
-    """Frozen arrays and the first state of a step."""
-    places = {**step.frozen_shardings, **step.param_shardings}
-    arrays = jax.jit(lambda k: step.random(k, places), out_shardings=places)(jax.random.key(0))
-    key = jax.random.key_data(jax.random.key(1))
-    params = {name: arrays[name] for name in step.param_shardings}
-    return {name: arrays[name] for name in step.frozen_shardings}, step.start(params, key)
-
-
-def run(step, batch, steps=2):
-    """Losses of some steps, the first frozen arrays and state (on the host), the last state."""
-    frozen, state = begin(step)
-    first = {n: np.asarray(x) for n, x in {**frozen, **state.params}.items()}
-    losses = []
-    for _ in range(steps):
-        state, metrics = step.train(state, frozen, common.to_devices(batch, step.mesh))
-        losses.append(float(metrics["loss"]))
-    return losses, first, frozen, state
+    return train_common.make_step(task, stage, mesh, accumulation=accumulation, adapters=adapters)
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,11 @@ def rows(out):
         return [{n: x for n, x in r.items() if n not in TIMES} for r in csv.DictReader(file)]
 
 
+def numbers(rows, name):
+    """What stands in a column of the rows that have something there."""
+    return [float(row[name]) for row in rows if row[name]]
+
+
 def weights(out):
     """Fingerprint of the published T2S."""
     return json.loads((out / "checkpoint" / "checkpoint.json").read_text())["fingerprints"]["t2s"]
@@ -79,8 +84,13 @@ def whole(tmp_path_factory, checkpoint, data):
     return out
 
 
-def command(*args):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+def command(*args, devices=8):
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "train.t2s", "--config", "configs/t2s_tiny.py", *args],
         cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True,
@@ -162,12 +172,13 @@ def test_s2m_without_latents_leaves_them_out(whole, tmp_path, data):
         s2m.setup(again)
 
 
-def test_stopped_and_resumed_equals_uninterrupted(whole, tmp_path, checkpoint, data):
-    class StopAt3(loop.Stop):
-        def agreed(self, step):
-            self.told = step == 3
-            return self.told
+class StopAt3(loop.Stop):
+    def agreed(self, step):
+        self.told = step == 3
+        return self.told
 
+
+def test_stopped_and_resumed_equals_uninterrupted(whole, tmp_path, checkpoint, data):
     out = tmp_path / "run"
     run = settings(checkpoint, data, out)
     loop.run(t2s.setup(run), StopAt3())
@@ -175,6 +186,18 @@ def test_stopped_and_resumed_equals_uninterrupted(whole, tmp_path, checkpoint, d
     loop.run(t2s.setup(run))
     assert rows(out) == rows(whole)
     assert weights(out) == weights(whole)
+
+
+def test_resumed_on_another_mesh_goes_on_within_rounding(whole, tmp_path, checkpoint, data):
+    out = tmp_path / "run"
+    loop.run(t2s.setup(settings(checkpoint, data, out)), StopAt3())
+    resumed = t2s.setup(settings(checkpoint, data, out, "mesh.fsdp=4"))
+    assert dict(resumed.mesh.shape) == {"data": 2, "fsdp": 4, "tensor": 1}
+    loop.run(resumed)
+    got, want = rows(out), rows(whole)
+    assert [row["step"] for row in got] == [row["step"] for row in want]
+    assert got[:3] == want[:3]
+    np.testing.assert_allclose(numbers(got, "loss"), numbers(want, "loss"), rtol=1e-5)
 
 
 def test_killed_and_resumed_equals_uninterrupted(whole, tmp_path, checkpoint, data):
@@ -204,40 +227,47 @@ def test_sigterm_saves_and_says_so(tmp_path, checkpoint, data):
     assert any(path.name.isdigit() for path in (out / "0-main").iterdir())
 
 
-def test_two_processes_equal_one(tmp_path, checkpoint, data):
+def two_processes(*args):
+    """The same run in two processes of two devices each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
+    shared = *args, "--coordinator", f"localhost:{port}", "--processes", "2", "--process"
+    return [command(*shared, str(i), devices=2) for i in range(2)]
+
+
+def test_two_processes_equal_one(tmp_path, checkpoint, data):
     changes = "model.dropout=0.0", "stages.0.steps=3"
     alone = tmp_path / "alone"
-    env_devices = os.environ["JAX_NUM_CPU_DEVICES"]
-    os.environ["JAX_NUM_CPU_DEVICES"] = "2"
-    try:
-        # 4 devices x 2 parts: batches have as many rows as on the 8 devices below.
-        more = "mesh.fsdp=2", "accumulation=2"
-        samples = "data.validation=2", "validate_every=9", "sample_every=9", "samples=1"
-        args = assignments(checkpoint, data, tmp_path / "two", *changes, *more, *samples)
-        both = [
-            command(
-                *args, "--coordinator", f"localhost:{port}", "--processes", "2", "--process", str(i)
-            )
-            for i in range(2)
-        ]
-        for process in both:
-            _, errors = process.communicate(timeout=500)
-            assert process.returncode == 0, errors
-    finally:
-        os.environ["JAX_NUM_CPU_DEVICES"] = env_devices
+    # 4 devices x 2 parts: batches have as many rows as on the 8 devices below.
+    more = "mesh.fsdp=2", "accumulation=2"
+    samples = "data.validation=2", "validate_every=9", "sample_every=9", "samples=1"
+    args = assignments(checkpoint, data, tmp_path / "two", *changes, *more, *samples)
+    for process in two_processes(*args):
+        _, errors = process.communicate(timeout=500)
+        assert process.returncode == 0, errors
     run = settings(checkpoint, data, alone, *changes)
     setup = t2s.setup(run)
     assert sharding.batch_parts(setup.mesh) == 8
     loop.run(setup)
-    two = [float(row["loss"]) for row in rows(tmp_path / "two") if row["loss"]]
-    one = [float(row["loss"]) for row in rows(alone) if row["loss"]]
+    two, one = numbers(rows(tmp_path / "two"), "loss"), numbers(rows(alone), "loss")
     assert len(one) == 3
     np.testing.assert_allclose(two, one, rtol=1e-4)
     assert (tmp_path / "two" / "checkpoint" / "checkpoint.json").is_file()
     assert (tmp_path / "two" / "samples" / "00000003" / "0" / "speech.wav").is_file()
+
+
+def test_sigterm_to_one_process_saves_in_both(tmp_path, checkpoint, data):
+    out = tmp_path / "run"
+    changes = "stages.0.steps=100000", "checkpoints.every=100000", "validate_every=100000"
+    both = two_processes(*assignments(checkpoint, data, out, *changes))
+    wait_for(out / "metrics.csv", both[0])
+    both[1].send_signal(signal.SIGTERM)
+    errors = [process.communicate(timeout=240)[1] for process in both]
+    assert [process.returncode for process in both] == [143, 143], errors
+    (step,) = (int(path.name) for path in (out / "0-main").iterdir())
+    assert f"told to stop: saved at step {step}" in errors[0]
+    assert len(numbers(rows(out), "loss")) == step
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path, checkpoint):

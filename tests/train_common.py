@@ -1,12 +1,14 @@
-"""Random training data, for several test files."""
+"""Random training data, and steps of a trainer, for several test files."""
 
 import pathlib
 from collections.abc import Iterable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from indextts2_jax.parts import Settings
-from train import shards
+from train import common, config, shards
 from train.shards import Utterance
 
 
@@ -40,3 +42,39 @@ def save(path: pathlib.Path, checkpoint: pathlib.Path, utterances: Iterable[Utte
     made_with = shards.fingerprints(checkpoint, Settings.load(checkpoint))
     shards.Index.build(path, made_with, [rows], 256 / 22050).save()
     return path
+
+
+def make_step(task, stage, mesh, *, accumulation=1, adapters=None):
+    """The step of a stage as the trainer would make it, in float32."""
+    rate = common.schedule(stage)
+    return common.Step(
+        task,
+        common.Partition.of(task, stage, adapters),
+        mesh,
+        common.optimizer(config.base_config().optimizer, rate),
+        rate,
+        stage.steps,
+        accumulation,
+        jnp.float32,
+        0.0,
+    )
+
+
+def begin(step):
+    """Frozen arrays and the first state of a step."""
+    places = {**step.frozen_shardings, **step.param_shardings}
+    arrays = jax.jit(lambda k: step.random(k, places), out_shardings=places)(jax.random.key(0))
+    key = jax.random.key_data(jax.random.key(1))
+    params = {name: arrays[name] for name in step.param_shardings}
+    return {name: arrays[name] for name in step.frozen_shardings}, step.start(params, key)
+
+
+def run(step, batch, steps=2):
+    """Losses of some steps, the first frozen arrays and state (on the host), the last state."""
+    frozen, state = begin(step)
+    first = {n: np.asarray(x) for n, x in {**frozen, **state.params}.items()}
+    losses = []
+    for _ in range(steps):
+        state, metrics = step.train(state, frozen, common.to_devices(batch, step.mesh))
+        losses.append(float(metrics["loss"]))
+    return losses, first, frozen, state
