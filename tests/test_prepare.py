@@ -1,5 +1,6 @@
 import itertools
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -187,6 +188,22 @@ def test_rejections_stop_nothing_and_are_reported(rows, checkpoint, tmp_path, ca
     ]
     assert shards.Index.load(out).shards == (0, 2, 0)  # a shard may be empty
     assert {u.id for u in read_all(out)} == {rows[0].id, rows[2].id}
+
+
+def test_names_that_are_no_utf_8_are_rejected(rows, checkpoint, tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    bad = [
+        Row(tmp_path / f"{name}.wav", TEXT, "ann", name),
+        Row(rows[0].audio, TEXT, name, "x"),
+        Row(rows[0].audio, name, "ann", "y"),
+    ]
+    out = tmp_path / "data"
+    report = prepare.prepare([rows[0], *bad], checkpoint, out, OPTIONS, batch_seconds=BATCH_SECONDS)
+    assert (report["utterances"], report["rejected"]) == (1, {"no UTF-8": 3})
+    rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    assert [(r["id"], r["detail"]) for r in rejected] == [
+        (name, "id"), ("x", "speaker"), ("y", "text")
+    ]  # fmt: skip
 
 
 def test_a_stopped_run_goes_on_after_the_last_whole_shard(prepared, rows, checkpoint, tmp_path):

@@ -208,7 +208,8 @@ def _claim(out: pathlib.Path, settings: Mapping[str, Any]) -> None:
 def _write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON, whole or not at all."""
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # as JSON escapes
     temporary.replace(path)
 
 

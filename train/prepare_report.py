@@ -57,11 +57,12 @@ def finish(
             rates.extend(note["rates"])
             yield note["utterances"]
 
-    with open(out / "rejected.jsonl", "w", encoding="utf-8") as file:
+    path = out / "rejected.jsonl"
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         index = Index.build(out, made_with, shards(file), frame_seconds)
     reasons = dict(counter.most_common())
     if not len(index):
-        raise InputError(f"nothing is left ({_counts(reasons)}); see {out / 'rejected.jsonl'}")
+        raise InputError(f"nothing is left ({_counts(reasons)}); see {path}")
     index.save()
 
     table = index.table

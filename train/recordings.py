@@ -142,6 +142,9 @@ class RecordingReader:
             return Rejection(row.id, str(row.audio), *useless.args)
 
     def _read(self, row: Row) -> Recording:
+        for name in ("id", "speaker", "text", "language", "emotion"):
+            if not _is_unicode(getattr(row, name)):
+                raise _Useless("no UTF-8", name)
         if not row.speaker:
             raise _Useless("no speaker", "")
         text, ids = self._text(row.text)
@@ -263,6 +266,15 @@ def _start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be written: names of files need not be UTF-8, nor JSON's escapes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def num_letters(text: str) -> int:
