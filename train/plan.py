@@ -200,7 +200,7 @@ def make_plan(
     mesh = sharding.abstract_mesh(num_devices, **settings.mesh.to_dict())
     inputs = make_inputs(settings, chosen, mesh)
     step = make_step(settings, chosen, inputs, mesh)
-    plain, again = activation_bytes(step, inputs)
+    plain, again = activation_bytes(step, inputs, inputs.largest)
 
     def load(batch: Batch) -> Load:
         flops = step.task.flops(batch)

@@ -83,12 +83,17 @@ def _weight_dtype(step: Step, name: str) -> Any:
     return jnp.dtype(jnp.float32) if name in step.task.tables else step.dtype
 
 
-def activation_bytes(step: Step, inputs: Inputs) -> tuple[int, int]:
-    """Bytes of a device for activations of the largest batch, without and with remat."""
-    rows = inputs.largest["weight"].shape[0]
-    rows //= step.accumulation * sharding.batch_parts(step.mesh)
-    plain, again = (rows * _row_bytes(step, inputs.task(r), inputs.largest) for r in (False, True))
+def activation_bytes(step: Step, inputs: Inputs, batch: Batch) -> tuple[int, int]:
+    """Bytes of a device for activations of a batch, without and with remat."""
+    rows = batch["weight"].shape[0] // (step.accumulation * sharding.batch_parts(step.mesh))
+    plain, again = (rows * _row_bytes(step, inputs.task(r), batch) for r in (False, True))
     return plain, again
+
+
+def needed_bytes(step: Step, inputs: Inputs, batch: Batch, *, remat: bool) -> int:
+    """All bytes of a device that a step on a batch takes."""
+    held = sum((state_bytes(step) | step_bytes(step, batch)).values())
+    return held + activation_bytes(step, inputs, batch)[remat]
 
 
 def _row_bytes(step: Step, task: Task, batch: Batch) -> int:
@@ -206,7 +211,9 @@ def check(settings: Config, devices: Sequence[Any], *, stage: str = "") -> Check
     compiled = lowered.compile(compiler_options=_SPARING).memory_analysis()
     passing = step_bytes(step, inputs.largest)
     arguments = sum(state_bytes(step).values()) + passing.pop("batch")
-    temporaries = sum(passing.values()) + activation_bytes(step, inputs)[settings.remat]
+    temporaries = (
+        sum(passing.values()) + activation_bytes(step, inputs, inputs.largest)[settings.remat]
+    )
     return Check(
         (arguments, compiled.argument_size_in_bytes),
         (temporaries, compiled.temp_size_in_bytes),
