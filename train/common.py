@@ -231,6 +231,15 @@ def state_shardings(state: Any, params: Mapping[str, NamedSharding], mesh: Mesh)
     return jax.tree_util.tree_map_with_path(place, state)
 
 
+# Else XLA:CPU drops the barriers early: those of remat, and those between the blocks of a network,
+# without which it computes the gradient at each block again from those at all later ones.
+_CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
+
+def _on_cpu(mesh: Any) -> bool:
+    return isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == "cpu"
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
     """The compiled functions of a stage."""
@@ -382,8 +391,10 @@ class Step:
     def train(self) -> Callable[[TrainState, Arrays, Batch], Any]:
         """Jitted (state, frozen, batch) -> (state, metrics); the state is donated."""
         places = jax.tree.map(lambda x: x.sharding, self.abstract_state)
+        options = _CPU_OPTIONS if _on_cpu(self.mesh) else None
         return jax.jit(
             self._train,
+            compiler_options=options,
             in_shardings=(places, self.frozen_shardings, batch_sharding(self.mesh)),
             out_shardings=(places, replicated(self.mesh)),
             donate_argnums=0,

@@ -31,6 +31,7 @@ from indextts2_jax.convert import (
     weight_norm,
 )
 from indextts2_jax.nn.attention import attention
+from indextts2_jax.nn.barrier import gradient_barrier
 from indextts2_jax.nn.conv import WeightNormLinear
 from indextts2_jax.nn.masking import length_mask
 from indextts2_jax.s2m import wavenet
@@ -300,6 +301,7 @@ class Velocity(nnx.Module):
 
         for i, block in enumerate(self.blocks):
             skip = skips.pop() if block.skip is not None else None
+            h = gradient_barrier(h)
             h = (jax.checkpoint(run) if remat else run)(block, h, time, skip)
             if i < self.middle:
                 skips.append(h)

@@ -20,9 +20,12 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from indextts2_jax import convert
+from indextts2_jax.nn.barrier import gradient_barrier
 from indextts2_jax.nn.conv import DepthwiseConv
 from indextts2_jax.nn.masking import zero_padding
 from indextts2_jax.nn.norm import layer_norm
+
+BINS = 128  # of the subsampled features, at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,11 +147,24 @@ class PerceiverLayer(nnx.Module):
 
 
 def _subsample(conv: nnx.Conv, out: nnx.Linear, features: jax.Array) -> jax.Array:
-    """Maps features [B, T, F] to frames [B, S, D]."""
+    """Maps features [B, T, F] to frames [B, S, D], a part of the bins at a time.
+
+    What is between the layers, [B, S, F', D], would be the largest array of all by far: it is never
+    whole, and its gradient computes it again, which is cheap.
+    """
     x = features.astype(conv.kernel.dtype)[..., None]  # [B, T, F, 1]
-    x = jax.nn.relu(conv(x))  # [B, S, F', C]
-    x = x.swapaxes(2, 3).reshape(*x.shape[:2], -1)  # upstream flattens channel-major
-    return out(x) * math.sqrt(out.out_features)
+    kernel = out.kernel.reshape(conv.out_features, -1, out.out_features)  # [D, F', D]
+
+    @jax.checkpoint
+    def part(conv: nnx.Conv, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.einsum("bsfc,cfd->bsd", jax.nn.relu(conv(x)), kernel)
+
+    assert out.bias is not None
+    num_bins, y = kernel.shape[1], out.bias[...]
+    for start in range(0, num_bins, BINS):
+        stop = min(start + BINS, num_bins)
+        y = y + part(conv, x[:, :, 2 * start : 2 * stop + 1], kernel[:, start:stop])
+    return y * math.sqrt(out.out_features)
 
 
 class Conditioner(nnx.Module):
@@ -183,6 +199,7 @@ class Conditioner(nnx.Module):
         x = maybe_checkpoint(_subsample)(self.subsample, self.subsample_out, features)
         mask = None if mask is None else mask[:, 2::2][:, : x.shape[1]]
         for block in self.blocks:
+            x = gradient_barrier(x)
             x = maybe_checkpoint(ConformerBlock.__call__)(block, x, mask)
         return self.norm_blocks(x), mask
 

@@ -21,6 +21,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from indextts2_jax import convert
+from indextts2_jax.nn.barrier import gradient_barrier
 from indextts2_jax.nn.norm import layer_norm
 from indextts2_jax.t2s import conditioner
 from indextts2_jax.t2s.conditioner import Conditioner, ConditionerConfig
@@ -412,6 +413,7 @@ class T2S(nnx.Module):
             return block(x, mask, key=key)[0]
 
         for block, block_key in zip(self.blocks, keys[:-1], strict=True):
+            x = gradient_barrier(x)
             x = (jax.checkpoint(run) if remat else run)(block, x, block_key)
         return self.norm_final(self.norm_blocks(x))
 
