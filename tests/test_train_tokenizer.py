@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -47,6 +48,24 @@ def test_what_the_texts_cannot_fill_is_refused():
         tokenizer.train(ENGLISH, 5000)
     with pytest.raises(InputError, match="10 pieces: Vocabulary size is smaller"):
         tokenizer.train(ENGLISH, 10, byte_fallback=False)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_texts_are_streamed(monkeypatch, workers):
+    monkeypatch.setattr(tokenizer, "_AT_ONCE", 3)
+    endless = itertools.cycle(["", *ENGLISH])
+    texts = tokenizer.normalized(endless, workers)
+    assert list(itertools.islice(texts, 9)) == list(itertools.islice(texts, 1, 10))
+    texts.close()
+
+
+def test_a_sample_is_the_same_each_time(tmp_path):
+    with open(tmp_path / "texts", "w+b") as file:
+        texts = tokenizer.Texts(map(str, range(100)), file)
+        sample = texts.sample(10)
+        assert len(set(sample)) == 10
+        assert sample == texts.sample(10) != list(texts)[:10]
+        assert texts.sample(100) == list(texts)
 
 
 def test_the_command_trains_on_corpora_and_text_files(tmp_path, capsys):

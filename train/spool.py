@@ -67,15 +67,18 @@ def spooled(rows: Iterable[Row], out: pathlib.Path, shard_size: int) -> Iterator
     Raises:
       InputError: if there can be no file.
     """
-    with _unnamed_file(out) as file:
+    with unnamed_file(out) as file:
         yield _write(rows, file, shard_size)
 
 
-def _unnamed_file(out: pathlib.Path) -> IO[bytes]:
+def unnamed_file(out: pathlib.Path) -> IO[bytes]:
     """A file that a killed process does not leave, in `out` or where it is to be.
 
     There is the room for it, which is little beside that of the shards. The system's temporary
     folder may be small, or in memory.
+
+    Raises:
+      InputError: if there can be none.
     """
     folder = next(path for path in (out, *out.absolute().parents) if path.is_dir())
     try:

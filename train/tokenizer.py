@@ -6,7 +6,8 @@
 
 A .txt file has a text per line. The layout is the release's: ids 0 and 1 frame a text, 2 is the
 unknown. If there is Chinese among the texts, all syllables of pinyin with their tones are pieces
-of their own (XVAN4), so that a user can spell what a character leaves open.
+of their own (XVAN4), so that a user can spell what a character leaves open. Corpora are streamed:
+memory holds --sample texts, not all.
 
 Exit codes: 0 done, 2 input that cannot be used (one line says why).
 """
@@ -14,33 +15,36 @@ Exit codes: 0 done, 2 input that cannot be used (one line says why).
 import argparse
 import collections
 import concurrent.futures
+import itertools
 import json
 import multiprocessing
 import pathlib
+import random
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO, Any
 
 from indextts2_jax.errors import InputError
 from indextts2_jax.text import pinyin
 from indextts2_jax.text.language import CJK
 from indextts2_jax.text.normalize import Normalizer
 from indextts2_jax.text.tokenize import Tokenizer
-from train import corpora
+from train import corpora, spool
 
 # JAX is imported where it is used: the workers import this file, and need none.
 
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 _MISSING_SHOWN = 20
+_AT_ONCE = 65536  # texts that wait for a worker
 
 
 def train(texts: Iterable[str], size: int, **options: Any) -> bytes:
     """Trains a tokenizer.
 
     Args:
-      texts: normalised.
+      texts: normalised; are read twice.
       size: number of pieces.
       **options: of SentencePiece's trainer.
 
@@ -52,7 +56,6 @@ def train(texts: Iterable[str], size: int, **options: Any) -> bytes:
     """
     from indextts2_jax.demo import train_tokenizer
 
-    texts = list(texts)
     if any(_CHINESE.search(text) for text in texts):
         options["user_defined_symbols"] = syllables()
     try:
@@ -111,28 +114,55 @@ def coverage(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def read_texts(source: pathlib.Path, ignored: Iterable[str] = ()) -> list[str]:
-    """Reads the texts of a corpus, or the lines of a .txt file.
+def read_texts(source: pathlib.Path, ignored: Iterable[str] = ()) -> Iterator[str]:
+    """Reads the texts of a corpus, or the lines of a .txt file, as they are asked for.
 
     Raises:
       InputError: if it cannot be read.
     """
     if source.suffix != ".txt":
-        return [row.text for row in corpora.read_corpus(source, ignored=ignored)[1]]
+        yield from (row.text for row in corpora.read_corpus(source, ignored=ignored)[1])
+        return
     try:
-        return source.read_text(encoding="utf-8-sig").splitlines()
+        with open(source, encoding="utf-8-sig") as file:
+            yield from (line.rstrip("\n") for line in file)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {source}: {error}") from None
 
 
-def normalized(texts: Sequence[str], workers: int) -> list[str]:
+def normalized(texts: Iterable[str], workers: int) -> Iterator[str]:
     """Normalises texts, with worker processes if there are to be any; drops empty ones."""
     if not workers:
-        out = map(Normalizer(), texts)
-        return [text for text in out if text]
-    spawn = multiprocessing.get_context("spawn")
+        yield from filter(None, map(Normalizer(), texts))
+        return
+    texts, spawn = iter(texts), multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, spawn) as pool:
-        return [text for text in pool.map(Normalizer(), texts, chunksize=256) if text]
+        while some := list(itertools.islice(texts, _AT_ONCE)):
+            yield from filter(None, pool.map(Normalizer(), some, chunksize=256))
+
+
+class Texts(Iterable[str]):
+    """Texts in a file, for as often as they are read."""
+
+    def __init__(self, texts: Iterable[str], file: IO[bytes]):
+        self._file, self._count = file, 0
+        for text in texts:
+            file.write(json.dumps(text).encode() + b"\n")
+            self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        self._file.seek(0)
+        yield from map(json.loads, self._file)
+
+    def sample(self, size: int) -> list[str]:
+        """`size` texts, the same ones each time (SentencePiece's own sample has no fixed seed)."""
+        if size >= len(self):
+            return list(self)
+        picked = set(random.Random(0).sample(range(len(self)), size))
+        return [text for index, text in enumerate(self) if index in picked]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -172,24 +202,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     if args.out.exists():
         raise InputError(f"{args.out} exists already; a tokenizer is never replaced")
+    from tqdm import tqdm
+
     ignored = args.ignore.split(",")
-    texts = [text for source in args.src for text in read_texts(source, ignored)]
-    texts = normalized(texts, args.workers)
-    if not texts:
-        raise InputError("there are no texts")
-    model = train(
-        texts,
-        args.size,
-        character_coverage=args.coverage,
-        byte_fallback=args.byte_fallback,
-        input_sentence_size=args.sample,
-        shuffle_input_sentence=True,
-    )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = args.out.with_name(f".{args.out.name}.tmp")
-    temporary.write_bytes(model)
-    report = coverage(Tokenizer(temporary), texts)
-    temporary.replace(args.out)
+    given = (text for source in args.src for text in read_texts(source, ignored))
+    given = tqdm(given, "texts", unit="", leave=False, disable=None)
+    with spool.unnamed_file(args.out.parent) as file:
+        texts = Texts(normalized(given, args.workers), file)
+        if not texts:
+            raise InputError("there are no texts")
+        model = train(
+            texts.sample(args.sample),
+            args.size,
+            character_coverage=args.coverage,
+            byte_fallback=args.byte_fallback,
+        )
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = args.out.with_name(f".{args.out.name}.tmp")
+        temporary.write_bytes(model)
+        report = coverage(Tokenizer(temporary), texts)
+        temporary.replace(args.out)
     print(json.dumps(report, indent=1, ensure_ascii=False))
 
 
