@@ -19,8 +19,9 @@ only the settings are read), else those of the configuration's `model`.
                  axis splits of it is counted whole.
 
 `--check` compiles the step for as many fake CPU devices and puts XLA's own numbers beside these. Of
-temporary bytes, predicted / compiled is 1.29 for a released S2M on one device without remat, 0.68
-with it, and 0.52 for the paper's T2S on 8 devices with remat (float32, 4 rows of 36 s on a device).
+temporary bytes, predicted / compiled is for T2S 1.20, with remat 0.80 (configs/t2s_1gpu.py), for
+S2M 1.91, with remat 0.96 (s2m_1gpu.py). With remat on 8 devices it is 0.47 and 0.54: XLA:CPU
+computes all weight gradients last there, and holds what they are made of until then.
 
 Dims: B rows, T codes.
 """

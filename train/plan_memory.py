@@ -21,11 +21,8 @@ from train.plan_inputs import Inputs, find_stage, make_inputs, make_step
 
 NUM_SHOWN = 10  # largest arrays
 
-# Else XLA:CPU takes away the barriers of remat, and starts what it can as early as it can.
-_SPARING = {
-    "xla_disable_hlo_passes": "cse_barrier_expander",
-    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-}
+# Else XLA:CPU starts what it can as early as it can.
+_SPARING = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 def state_bytes(step: Step) -> dict[str, int]:
