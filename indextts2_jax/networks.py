@@ -75,7 +75,7 @@ class Networks:
     @functools.cached_property
     def t2s(self) -> gpt.T2S:
         """The text-to-semantic stage."""
-        return load_part(self.path, self.settings, "t2s", dtype=self.dtype)
+        return gpt.for_decoding(load_part(self.path, self.settings, "t2s", dtype=self.dtype))
 
     @functools.cached_property
     def s2m(self) -> Any:

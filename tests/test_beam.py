@@ -282,8 +282,9 @@ def test_a_larger_cache_continues_where_the_smaller_was_full(golden, model, monk
     greedy = jnp.asarray([False, True, False])
     args = (model, prompts_of(golden), keys_of(3), limits, greedy)
     whole = draw(*args)
-    np.testing.assert_array_equal(whole.lengths, 35)  # the first cache below holds 16
-    monkeypatch.setattr(gen, "CACHE_SIZES", (20, 512))
+    np.testing.assert_array_equal(whole.lengths, 35)
+    monkeypatch.setattr(gen, "CODE_ROOMS", (16,))
+    monkeypatch.setattr(gen, "SIZE_MULTIPLE", 8)
     np.testing.assert_array_equal(draw(*args).codes, whole.codes)
 
 

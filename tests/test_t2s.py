@@ -252,11 +252,16 @@ def test_cached_decoding_equals_one_pass_over_its_own_codes(tiny, positions):
     np.testing.assert_allclose(out.trace.logits[:, :12], tiny.code_logits(hidden), atol=2e-5)
 
 
+def _small_caches(monkeypatch, *rooms):
+    monkeypatch.setattr(gen, "CODE_ROOMS", rooms)
+    monkeypatch.setattr(gen, "SIZE_MULTIPLE", 8)
+
+
 @pytest.mark.slow
 def test_decoding_gives_the_latents_of_a_second_pass_where_positions_agree(tiny, monkeypatch):
     prefix, keys = _tiny_prefix(tiny, [5, 9, 3], 9), jax.random.split(jax.random.key(0), 3)
     limits = gen.Limits(jnp.asarray([8, 30, 50]), jnp.asarray([7, 0, 49]))
-    monkeypatch.setattr(gen, "CACHE_SIZES", (32, 80))
+    _small_caches(monkeypatch, 14)
     sampling, rules = gen.Sampling.make(3), gen.DecodingRules()
     out = gen.generate(tiny, prefix, sampling, keys, limits, rules=rules)
     want = jax.jit(gpt.gpt_latents)(tiny, prefix, out.codes)
@@ -297,7 +302,7 @@ def test_an_item_samples_the_same_codes_alone_and_in_a_batch(tiny):
 def test_a_larger_cache_continues_where_the_smaller_was_full(tiny, monkeypatch):
     prefix = _tiny_prefix(tiny, [7], 7)
     whole = _greedy(tiny, prefix, 40)
-    monkeypatch.setattr(gen, "CACHE_SIZES", (24, 32, 64))
+    _small_caches(monkeypatch, 6, 14)
     stepwise = _greedy(tiny, prefix, 40)
     np.testing.assert_array_equal(whole.codes, stepwise.codes)
     np.testing.assert_allclose(whole.trace.margins, stepwise.trace.margins, atol=1e-4)
@@ -319,6 +324,46 @@ def test_keep_top_keeps_the_smallest_set_that_holds_top_p():
 
     settings = [(0, 1.0), (3, 1.0), (0, 0.6), (0, 0.01), (2, 0.99)]
     assert [kept(k, p) for k, p in settings] == [5, 3, 2, 1, 2]
+
+
+@pytest.mark.parametrize("k", [0, 1, 30, 127, 128, 129, 900])
+@pytest.mark.parametrize("p", [0.3, 0.95, 1.0])
+def test_keep_top_does_not_depend_on_how_many_codes_it_looks_at(monkeypatch, k, p):
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((5, 1000)).astype(np.float32)
+    logits[1] = np.round(logits[1])  # ties over the end of what is looked at
+    logits[2] = 1
+    logits[3, 20:] = -np.inf
+    few = gen.keep_top(logits, jnp.full(5, k), jnp.full(5, p))
+    alone = [gen.keep_top(row[None], jnp.full(1, k), jnp.full(1, p))[0] for row in logits]
+    monkeypatch.setattr(gen, "NUM_BEST", 1000)
+    every = gen.keep_top(logits, jnp.full(5, k), jnp.full(5, p))
+    np.testing.assert_array_equal(few, every)
+    np.testing.assert_array_equal(alone, every)
+
+
+def test_margin_is_between_the_best_two():
+    scores = jnp.asarray([[1.0, 5.0, 3.5], [2.0, 2.0, -jnp.inf]])
+    np.testing.assert_array_equal(gen.margin(scores), [1.5, 0])
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="kernels lie as they are elsewhere")
+def test_for_decoding_changes_how_kernels_lie_alone():
+    cfg = gpt.T2SConfig.tiny()
+    same = gpt.T2S(cfg, rngs=nnx.Rngs(0))
+    model = gpt.for_decoding(gpt.T2S(cfg, rngs=nnx.Rngs(0)))
+    kernels = [m.blocks[0].ffn_up.kernel[...] for m in (model, same)]
+    np.testing.assert_array_equal(kernels[0], kernels[1].T)
+
+    @jax.jit
+    def logits(model, x):
+        return model.code_logits(model.trunk(x, jnp.ones((1, x.shape[1], x.shape[1]), bool))[0])
+
+    for rows in (3, 40):  # few and many
+        x = jax.random.normal(jax.random.key(rows), (1, rows, cfg.width))
+        assert relative_error(logits(model, x), logits(same, x)) < 1e-5
+    prefix = _tiny_prefix(same, [5, 9, 3], 9)
+    np.testing.assert_array_equal(_greedy(model, prefix, 30).codes, _greedy(same, prefix, 30).codes)
 
 
 def test_duration_slots_are_data(tiny):

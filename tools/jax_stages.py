@@ -51,6 +51,7 @@ def t2s(small: bool, batch: int, dtype: str) -> Stage:
     if small:
         cfg = dataclasses.replace(cfg, width=128, num_layers=2, num_heads=2)
     model, tensors = build(gpt.T2S, cfg, gpt.TORCH_RULES, dtype)
+    model = gpt.for_decoding(model)
     x, mask = normal((batch, 100, cfg.width)), jnp.ones((batch, 100), bool)
     prefix, rules = gpt.Prefix(jnp.asarray(x, dtype), mask), generate.DecodingRules()
     sizes = {"cache_size": 512, "capacity": cfg.max_codes}

@@ -141,6 +141,7 @@ def decode_beams(
     stop_code = model.cfg.stop_code
     (_, K, V), S = state.seen.shape, state.readable.shape[-1]
     all_greedy = jnp.all(sampling.greedy)
+    of_beams = jax.tree.map(lambda x: jnp.repeat(x, K), sampling)  # [B * K] each
 
     def unfinished(s: BeamState) -> jax.Array:
         return (s.used + K <= S) & ~jnp.all(s.stopped)
@@ -148,14 +149,15 @@ def decode_beams(
     def body(s: BeamState) -> BeamState:
         def process(log_p: jax.Array, seen: jax.Array) -> jax.Array:  # one beam of every item
             scores = gen.penalize(log_p, seen, sampling.repetition_penalty)
-            scores = limits.enforce(rules.forbid(scores), s.step, stop_code)
-            warped = jax.lax.cond(
-                all_greedy, lambda x: x, lambda x: gen.warp(x, sampling, FEWEST_KEPT), scores
-            )
-            return jnp.where(sampling.greedy[:, None], scores, warped)
+            return limits.enforce(rules.forbid(scores), s.step, stop_code)
+
+        def warp(scores: jax.Array) -> jax.Array:
+            warped = gen.warp(scores.reshape(-1, V), of_beams, FEWEST_KEPT).reshape(scores.shape)
+            return jnp.where(sampling.greedy[:, None, None], scores, warped)
 
         log_p = jax.nn.log_softmax(model.code_logits(s.hidden))
-        processed = jax.vmap(process, in_axes=1, out_axes=1)(log_p, s.seen)
+        scores = jax.vmap(process, in_axes=1, out_axes=1)(log_p, s.seen)
+        processed = jax.lax.cond(all_greedy, lambda x: x, warp, scores)
         ranked, beam, code = rank_candidates(
             s.scores[..., None] + processed,
             sampling.greedy,
@@ -231,8 +233,7 @@ def beam_generate(
     Raises:
       ValueError: if a limit is not in the position table.
     """
-    # K positions a step, so K times the room.
-    sizes = [num_beams * size for size in gen.cache_sizes(model, prefix, limits)]
+    sizes = gen.cache_sizes(model, prefix, limits, positions_per_code=num_beams)
     capacity, stop_code = model.cfg.max_codes, model.cfg.stop_code
     first = gen.prefill(model, prefix, rules=rules, cache_size=sizes[0], capacity=capacity)
     penalty = jnp.asarray(length_penalty, jnp.float32)

@@ -3,9 +3,9 @@
 Data flow:  prefix -> prefill -> hidden state
             -> while not all stopped: logits -> processors -> code -> cache, hidden state
 
-The key-value cache is static in size. Decoding starts in a small one and moves to the next size of
-`CACHE_SIZES` when it is full, so that short speech never pays for long attention, and a process
-compiles few programs.
+The key-value cache is static in size. Decoding starts in one for the prefix and few codes, and
+moves to the next of `CODE_ROOMS` when it is full, so that short speech never pays for long
+attention, and a process compiles few programs.
 
 Dims: B batch, P prefix positions, S cache positions, V codes, M code capacity, D width.
 
@@ -22,8 +22,10 @@ import jax.numpy as jnp
 
 from indextts2_jax.t2s.gpt import T2S, KVCache, Prefix
 
-CACHE_SIZES = (512, 1024, 1536, 2560)
+CODE_ROOMS = (256, 768, 1536)  # codes that a cache has room for; the last has it for all
+SIZE_MULTIPLE = 128  # of which the sizes of caches are a multiple
 TRACED_STEPS = 16  # steps whose logits a trace keeps
+NUM_BEST = 128  # codes that are looked at for top-k before all are sorted
 
 
 @jax.tree_util.register_dataclass
@@ -164,6 +166,13 @@ class Generated:
     trace: Trace | None  # None from beams: no one sequence of logits leads to the codes
 
 
+def margin(scores: jax.Array) -> jax.Array:
+    """How much the best of scores [B, V] is better than the second, [B]."""
+    others = jnp.arange(scores.shape[-1]) != jnp.argmax(scores, axis=-1, keepdims=True)
+    # XLA:CPU makes a sort of a top-k of two.
+    return jnp.max(scores, axis=-1) - jnp.max(scores, axis=-1, where=others, initial=-jnp.inf)
+
+
 def penalize(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
     """Repetition penalty: scores [B, V] of seen codes divided (positive) or multiplied."""
     penalty = penalty[:, None]
@@ -189,23 +198,38 @@ def keep_top(logits: jax.Array, top_k: jax.Array, top_p: jax.Array, fewest: int 
     At least the `fewest` best are kept.
     """
     V = logits.shape[-1]
-    ranked = jnp.sort(logits, axis=-1, descending=True)
-    k = jnp.where(top_k > 0, jnp.clip(top_k, fewest, V), V)
-    kth = jnp.take_along_axis(ranked, k[:, None] - 1, -1)
-    ranked = jnp.where(ranked < kth, -jnp.inf, ranked)
-    p = jax.nn.softmax(ranked, axis=-1)
-    # At 1 the rounded sum may get there before the last code.
-    kept = (jnp.cumsum(p, axis=-1) - p < top_p[:, None]) | (top_p[:, None] >= 1)
-    kept &= ranked > -jnp.inf
-    kept = kept.at[:, :fewest].set(True)
-    lowest = jnp.min(jnp.where(kept, ranked, jnp.inf), axis=-1, keepdims=True)
-    return jnp.where(logits < lowest, -jnp.inf, logits)
+    k = jnp.where(top_k > 0, jnp.clip(top_k, fewest, V), V)[:, None]
+
+    def lowest(ranked: jax.Array) -> jax.Array:
+        ranked = jnp.where(ranked < _kth(ranked, k), -jnp.inf, ranked)
+        p = jax.nn.softmax(ranked, axis=-1)
+        # At 1 the rounded sum may get there before the last code.
+        kept = (jnp.cumsum(p, axis=-1) - p < top_p[:, None]) | (top_p[:, None] >= 1)
+        kept &= ranked > -jnp.inf
+        kept = kept.at[:, :fewest].set(True)
+        return jnp.min(jnp.where(kept, ranked, jnp.inf), axis=-1, keepdims=True)
+
+    # A CPU sorts for 50 times as long. The best codes are enough if the last of them is left out.
+    # XLA:CPU would sort for the values of a top-k of which parts are taken.
+    places = jax.lax.top_k(logits, min(NUM_BEST, V))[1]
+    best = jnp.take_along_axis(logits, places, -1)
+    last = best[:, -1:]
+    enough = jnp.all((k < best.shape[-1]) & (last < _kth(best, k)) | (last == -jnp.inf))
+    limit = jax.lax.cond(
+        enough, lambda: lowest(best), lambda: lowest(jnp.sort(logits, axis=-1, descending=True))
+    )
+    return jnp.where(logits < limit, -jnp.inf, logits)
+
+
+def _kth(ranked: jax.Array, k: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(ranked, jnp.minimum(k, ranked.shape[-1]) - 1, -1)
 
 
 def warp(logits: jax.Array, sampling: Sampling, fewest: int = 1) -> jax.Array:
     """Turns penalised scores [B, V] into those to draw from; keeps the `fewest` best at least."""
-    scores = keep_typical(logits, sampling.typical_mass) / sampling.temperature[:, None]
-    return keep_top(scores, sampling.top_k, sampling.top_p, fewest)
+    mass = sampling.typical_mass
+    scores = jax.lax.cond(jnp.any(mass < 1), lambda: keep_typical(logits, mass), lambda: logits)
+    return keep_top(scores / sampling.temperature[:, None], sampling.top_k, sampling.top_p, fewest)
 
 
 def pick(logits: jax.Array, sampling: Sampling, keys: jax.Array) -> jax.Array:
@@ -288,12 +312,11 @@ def decode(
         scores = limits.enforce(rules.forbid(penalized), s.step, cfg.stop_code)
         code = pick(scores, sampling, jax.vmap(jax.random.fold_in, (0, None))(keys, s.step))
         code = jnp.where(s.stopped, cfg.stop_code, code)
-        best = jax.lax.top_k(penalized, 2)[0]
         step = jnp.minimum(s.step, TRACED_STEPS - 1)
         logits = jnp.where(s.step < TRACED_STEPS, logits, s.trace.logits[:, step])
         trace = Trace(
             s.trace.logits.at[:, step].set(logits),
-            s.trace.margins.at[:, s.step].set(best[:, 0] - best[:, 1]),
+            s.trace.margins.at[:, s.step].set(margin(penalized)),
         )
         place = P + 1 + s.step
         x = model.embed_codes(code[:, None], (s.step + 1 + rules.row_offset)[None])
@@ -349,16 +372,20 @@ def generate(
     return Generated(state.codes, lengths, lengths < limits.most, latents, state.trace)
 
 
-def cache_sizes(model: T2S, prefix: Prefix, limits: Limits) -> list[int]:
-    """The sizes that a cache may go through; the first holds the prefix and many codes.
+def cache_sizes(
+    model: T2S, prefix: Prefix, limits: Limits, positions_per_code: int = 1
+) -> list[int]:
+    """The sizes that a cache may go through: of the prefix, the start code and ever more codes.
 
     Raises:
       ValueError: if a limit is not in the position table.
     """
-    P, most = prefix.mask.shape[1], int(jnp.max(limits.most))
-    if not 1 <= most <= model.cfg.max_codes:
-        raise ValueError(f"max_codes is {most}; it must be in 1 .. {model.cfg.max_codes}")
-    return [s for s in CACHE_SIZES if s >= P + 1 + min(most, CACHE_SIZES[0] // 2)]
+    P, most, largest = prefix.mask.shape[1], int(jnp.max(limits.most)), model.cfg.max_codes
+    if not 1 <= most <= largest:
+        raise ValueError(f"max_codes is {most}; it must be in 1 .. {largest}")
+    rooms = [*(room for room in CODE_ROOMS if room < largest), largest]
+    sizes = [P + 1 + positions_per_code * room for room in rooms]
+    return [-(-size // SIZE_MULTIPLE) * SIZE_MULTIPLE for size in sizes]
 
 
 def decode_in_sizes(state: Any, sizes: Sequence[int], decode: Callable[[Any], Any]) -> Any:

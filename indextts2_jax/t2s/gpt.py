@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 
 from indextts2_jax import convert
 from indextts2_jax.nn.barrier import gradient_barrier
+from indextts2_jax.nn.linear import OutInLinear
 from indextts2_jax.nn.norm import layer_norm
 from indextts2_jax.t2s import conditioner
 from indextts2_jax.t2s.conditioner import Conditioner, ConditionerConfig
@@ -185,7 +186,7 @@ class KVCache:
     """
 
     keys: tuple[jax.Array, ...]  # [B * N, H, S]
-    values: tuple[jax.Array, ...]  # [B * N, H, S]
+    values: tuple[jax.Array, ...]  # [B * N, S, H]
 
     @property
     def size(self) -> int:
@@ -195,16 +196,19 @@ class KVCache:
     @classmethod
     def empty(cls, cfg: T2SConfig, batch: int, size: int, dtype: Any) -> "KVCache":
         """A cache with room for `size` positions."""
-        shape = (batch * cfg.num_heads, cfg.head_dim, size)
-        layers = range(cfg.num_layers)
+        rows, layers = batch * cfg.num_heads, range(cfg.num_layers)
         return cls(
-            tuple(jnp.zeros(shape, dtype) for _ in layers),
-            tuple(jnp.zeros(shape, dtype) for _ in layers),
+            tuple(jnp.zeros((rows, cfg.head_dim, size), dtype) for _ in layers),
+            tuple(jnp.zeros((rows, size, cfg.head_dim), dtype) for _ in layers),
         )
 
     def grow(self, size: int) -> "KVCache":
         """The same cache with room for `size` positions."""
-        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, size - self.size))), self)
+        none, more = (0, 0), (0, size - self.size)
+        return KVCache(
+            tuple(jnp.pad(x, (none, none, more)) for x in self.keys),
+            tuple(jnp.pad(x, (none, more, none)) for x in self.values),
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -246,8 +250,8 @@ class Block(nnx.Module):
         Args:
           x: [B, T, D].
           mask: [B, T, S] bool, which cache positions each query may read.
-          cache: keys and values [B * N, H, S]; the new ones are written at `start`. None when the
-            call holds the whole sequence (S = T).
+          cache: keys [B * N, H, S] and values [B * N, S, H]; the new ones are written at `start`.
+            None when the call holds the whole sequence (S = T).
           start: first cache position of this call.
           key: dropout key; None turns dropout off.
 
@@ -257,14 +261,15 @@ class Block(nnx.Module):
         (B, T, _), N = x.shape, self.num_heads
         key_1, key_2, key_3 = (None,) * 3 if key is None else jax.random.split(key, 3)
         query, k, v = self.heads(x).reshape(3, B * N, -1, T)  # [B * N, H, T] each
+        v = v.swapaxes(1, 2)  # [B * N, T, H]
         if cache is not None:
             k = jax.lax.dynamic_update_slice_in_dim(cache[0], k.astype(cache[0].dtype), start, 2)
-            v = jax.lax.dynamic_update_slice_in_dim(cache[1], v.astype(cache[1].dtype), start, 2)
+            v = jax.lax.dynamic_update_slice_in_dim(cache[1], v.astype(cache[1].dtype), start, 1)
         score = jnp.einsum("nht,nhs->nts", query, k, preferred_element_type=jnp.float32)
         score = score.reshape(B, N, T, -1) / math.sqrt(query.shape[1])
         weight = jax.nn.softmax(jnp.where(mask[:, None], score, -1e30), axis=-1)
         weight = self._drop(weight, key_1).astype(v.dtype).reshape(B * N, T, -1)
-        y = jnp.einsum("nts,nhs->nth", weight, v).reshape(B, N, T, -1)
+        y = jnp.einsum("nts,nsh->nth", weight, v).reshape(B, N, T, -1)
         y = y.swapaxes(1, 2).reshape(B, T, -1)
         x = x + self._drop(self.out(y), key_2)
         y = self.ffn_down(jax.nn.gelu(self.ffn_up(self.norm_ffn(x)), approximate=True))
@@ -464,6 +469,19 @@ class T2S(nnx.Module):
     def text_logits(self, hidden: jax.Array) -> jax.Array:
         """Maps [..., D] to float32 logits over the text tokens."""
         return self.text_head(hidden).astype(jnp.float32)
+
+
+def for_decoding(model: T2S) -> T2S:
+    """Lays the kernels that a step of decoding reads as this device reads them fastest.
+
+    The results are the same but for rounding; returns `model`.
+    """
+    if jax.default_backend() == "cpu":
+        names = ("qkv", "out", "ffn_up", "ffn_down")
+        layers = [(block, name) for block in model.blocks for name in names]
+        for parent, name in (*layers, (model, "code_head")):
+            setattr(parent, name, OutInLinear(getattr(parent, name)))
+    return model
 
 
 def gpt_latents(model: T2S, prefix: Prefix, codes: jax.Array) -> jax.Array:
