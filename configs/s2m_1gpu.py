@@ -8,7 +8,7 @@ measured yet.
 """
 
 from train import s2m
-from train.config import Config
+from train.run.config import Config
 
 
 def get_config() -> Config:

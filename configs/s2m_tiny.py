@@ -9,8 +9,9 @@ So nothing is held out, and `RUN/samples` speaks what was learnt. For GPT latent
 """
 
 from indextts2_jax.s2m.model import S2MConfig
-from train import config, s2m
-from train.config import Config
+from train import s2m
+from train.run import config
+from train.run.config import Config
 
 
 def get_config() -> Config:

@@ -9,7 +9,7 @@ and 0.4 days for the stage (3 epochs); not measured yet.
 """
 
 from train import s2m
-from train.config import Config
+from train.run.config import Config
 
 
 def get_config() -> Config:

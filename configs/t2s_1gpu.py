@@ -7,8 +7,9 @@ Hardware: one GPU of 24 GB or more. `train.plan` expects 8 GiB, and on an A100 0
 """
 
 from indextts2_jax.t2s.gpt import T2SConfig
-from train import config, t2s
-from train.config import Config
+from train import t2s
+from train.run import config
+from train.run.config import Config
 
 
 def get_config() -> Config:

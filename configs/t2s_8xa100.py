@@ -8,7 +8,7 @@ of 6 s, and 1.3 days for both stages; not measured yet.
 """
 
 from train import t2s
-from train.config import Config
+from train.run.config import Config
 
 
 def get_config() -> Config:

@@ -7,8 +7,9 @@ Hardware: two CPU cores, 2 GB. Expected: the loss falls from about 6.5 to below 
 """
 
 from indextts2_jax.t2s.gpt import T2SConfig
-from train import config, t2s
-from train.config import Config
+from train import t2s
+from train.run import config
+from train.run.config import Config
 
 
 def get_config() -> Config:

@@ -8,7 +8,7 @@ Hardware: v5p-32 or larger (16 chips and more). There `train.plan` expects 29 Gi
 """
 
 from train import t2s
-from train.config import Config
+from train.run.config import Config
 
 
 def get_config() -> Config:

@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from indextts2_jax.duration import Duration
-    from indextts2_jax.options import Emotion, Options, Request
     from indextts2_jax.pipeline import IndexTTS2
-    from indextts2_jax.results import Speech
-    from indextts2_jax.speaker import Speaker
+    from indextts2_jax.request.duration import Duration
+    from indextts2_jax.request.options import Emotion, Options, Request
+    from indextts2_jax.request.results import Speech
+    from indextts2_jax.request.speaker import Speaker
 
 __all__ = ["Duration", "Emotion", "IndexTTS2", "Options", "Request", "Speaker", "Speech"]
 

@@ -100,7 +100,7 @@ def _add_check_duration(commands: Any) -> None:
 
 
 def _run_check_duration(args: argparse.Namespace) -> None:
-    from indextts2_jax.duration_check import TEXTS, check_duration
+    from indextts2_jax.commands.duration_check import TEXTS, check_duration
 
     options = _options(args)
     texts = TEXTS
@@ -161,7 +161,8 @@ def _add_convert(commands: Any) -> None:
 
 
 def _run_convert(args: argparse.Namespace) -> None:
-    from indextts2_jax import export, release
+    from indextts2_jax.release import convert as release
+    from indextts2_jax.release import export
 
     if not args.src and (args.aux or args.dtype != "float32" or args.no_emotion_text):
         raise InputError("--aux, --dtype and --no-emotion-text go with --src alone")
@@ -196,7 +197,7 @@ def _add_demo(commands: Any) -> None:
 
 
 def _run_demo(args: argparse.Namespace) -> None:
-    from indextts2_jax import demo
+    from indextts2_jax.checkpoint import demo
 
     if args.out.exists():
         raise InputError(f"{args.out} exists already; remove it or choose another directory")
@@ -297,7 +298,7 @@ def _add_batch(commands: Any) -> None:
 def _run_batch(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from indextts2_jax import batch
+    from indextts2_jax.commands import batch
 
     options = _options(args)
     if args.batch_size < 1:
@@ -409,9 +410,9 @@ def _run_synthesize(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     from tqdm import tqdm
 
-    from indextts2_jax.options import Emotion, check_together
+    from indextts2_jax.request.options import Emotion, check_together
+    from indextts2_jax.request.words import Words
     from indextts2_jax.text.glossary import load_glossary
-    from indextts2_jax.words import Words
 
     options, wish = _options(args), _duration(args)
     Emotion(alpha=args.emotion_alpha)  # complains now, not after the prompt is read
@@ -425,7 +426,7 @@ def _run_synthesize(args: argparse.Namespace) -> None:
     weights = _weights(tts, args.emotion_weights, args.emotion_text, text)
     trace = None
     if args.dump:
-        from indextts2_jax.dump import Dump
+        from indextts2_jax.commands.dump import Dump
 
         trace = Dump()
     with tqdm(desc="voice", unit="stage", disable=None, leave=False) as bar:
@@ -464,7 +465,7 @@ def _run_synthesize(args: argparse.Namespace) -> None:
     if trace:
         trace.save(args.dump)
     if args.plot:
-        from indextts2_jax.plot import plot_speech
+        from indextts2_jax.commands.plot import plot_speech
 
         plot_speech(speech, args.plot)
     speech.save(args.out)
@@ -486,7 +487,7 @@ def _run_synthesize(args: argparse.Namespace) -> None:
 
 
 def _options(args: argparse.Namespace) -> Any:
-    from indextts2_jax.options import Options
+    from indextts2_jax.request.options import Options
 
     return Options(
         greedy=args.greedy,
@@ -518,7 +519,7 @@ def _options(args: argparse.Namespace) -> Any:
 
 
 def _duration(args: argparse.Namespace) -> Any:
-    from indextts2_jax.duration import Duration
+    from indextts2_jax.request.duration import Duration
 
     speed = args.speed
     if args.length_factor is not None:
@@ -595,7 +596,7 @@ def _check_writable(path: pathlib.Path | None) -> None:
 
 
 def _babbling_checkpoint() -> pathlib.Path:
-    from indextts2_jax import demo
+    from indextts2_jax.checkpoint import demo
 
     print(
         "indextts2: no --checkpoint given: using small random weights. They babble; this shows "

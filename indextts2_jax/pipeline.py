@@ -29,25 +29,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from indextts2_jax import planning, programs
+from indextts2_jax import items as planning
+from indextts2_jax import programs
 from indextts2_jax.audio import fbank, finish, mel, wav
-from indextts2_jax.duration import Duration, Target
+from indextts2_jax.checkpoint.networks import Networks
 from indextts2_jax.emotion import mixing
 from indextts2_jax.errors import InputError
-from indextts2_jax.networks import Networks
-from indextts2_jax.options import Emotion, Options, Request
-from indextts2_jax.planning import Item
+from indextts2_jax.items import Item
 from indextts2_jax.programs import bucket, pad, padded, stacked
 from indextts2_jax.prompt.w2v_bert import normalize
-from indextts2_jax.results import Clock, Progress, Segment, Speech, Trace, join
+from indextts2_jax.request.duration import Duration, Target
+from indextts2_jax.request.options import Emotion, Options, Request
+from indextts2_jax.request.results import Clock, Progress, Segment, Speech, Trace, join
+from indextts2_jax.request.speaker import Speaker
+from indextts2_jax.request.words import Words
 from indextts2_jax.s2m import flow_matching
-from indextts2_jax.speaker import Speaker
 from indextts2_jax.t2s import generate, gpt
 from indextts2_jax.t2s.beam import beam_generate
 from indextts2_jax.text.glossary import load_glossary
 from indextts2_jax.text.normalize import Normalizer
 from indextts2_jax.text.split import split_segments
-from indextts2_jax.words import Words
 
 _log = logging.getLogger(__name__)
 

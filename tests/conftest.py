@@ -39,7 +39,7 @@ def release(tmp_path_factory):
 @pytest.fixture(scope="session")
 def converted(release, tmp_path_factory):
     """That release, converted."""
-    from indextts2_jax.release import convert_release
+    from indextts2_jax.release.convert import convert_release
 
     path = tmp_path_factory.mktemp("converted") / "checkpoint"
     convert_release(release, path)

@@ -13,13 +13,13 @@ import sentencepiece
 
 from indextts2_jax import convert
 from indextts2_jax.audio.mel import MelConfig
-from indextts2_jax.demo import train_tokenizer
+from indextts2_jax.checkpoint.demo import train_tokenizer
+from indextts2_jax.checkpoint.parts import PARTS
 from indextts2_jax.emotion.qwen3 import Qwen3Config
-from indextts2_jax.parts import PARTS
 from indextts2_jax.prompt.campplus import CAMPPlusConfig
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
 from indextts2_jax.prompt.w2v_bert import W2VBertConfig
-from indextts2_jax.release_texts import FILES, release_texts
+from indextts2_jax.release.texts import FILES, release_texts
 from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.t2s.conditioner import ConditionerConfig
 from indextts2_jax.t2s.gpt import T2SConfig

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from indextts2_jax import convert
-from train.adversary import (
+from train.objectives.adversary import (
     SpeakerClassifier,
     SpeakerClassifierConfig,
     reversal_schedule,

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from indextts2_jax.errors import InputError
-from train import corpora
-from train.corpora import Row
+from train.corpus import corpora
+from train.corpus.corpora import Row
 
 
 def read_corpus(*args, **options):

@@ -10,10 +10,10 @@ import orbax.checkpoint as ocp
 import pytest
 
 from indextts2_jax.errors import InputError
-from train import shards
-from train.batch_plan import BatchPlan, Selection
-from train.data import Batches, LoadBatch, ValidationBatches, open_plan
-from train.data_config import DataConfig
+from train.data import shards
+from train.data.batch_plan import BatchPlan, Selection
+from train.data.batches import Batches, LoadBatch, ValidationBatches, open_plan
+from train.data.config import DataConfig
 
 T2S = ("text", "codes", "features", "prompt_features", "speaker")
 S2M = ("codes", "mel", "prompt_codes", "prompt_features", "prompt_mel", "prompt_style")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from indextts2_jax.duration import (
+from indextts2_jax.errors import InputError
+from indextts2_jax.request.duration import (
     Duration,
     Target,
     natural_frames,
@@ -11,7 +12,6 @@ from indextts2_jax.duration import (
     token_targets,
     total_frames,
 )
-from indextts2_jax.errors import InputError
 
 
 @pytest.mark.parametrize("total", [3, 4, 10, 101, 1000])

@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
-from indextts2_jax.duration import SLOT_READINGS, Duration
-from indextts2_jax.duration_check import FACTORS, check_duration
+from indextts2_jax.commands.duration_check import FACTORS, check_duration
 from indextts2_jax.errors import InputError
-from indextts2_jax.options import Options, Request
+from indextts2_jax.request.duration import SLOT_READINGS, Duration
+from indextts2_jax.request.options import Options, Request
 
 
 def test_slots_that_the_checkpoint_has_no_room_for_are_refused():

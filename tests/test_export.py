@@ -10,13 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from indextts2_jax import checkpoint, cli, convert
-from indextts2_jax.export import export_release
-from indextts2_jax.parts import PARTS, Settings, save_part
+from indextts2_jax import cli, convert
+from indextts2_jax.checkpoint import store
+from indextts2_jax.checkpoint.parts import PARTS, Settings, save_part
 from indextts2_jax.prompt.campplus import CAMPPlusConfig
-from indextts2_jax.release import OWN_SETTINGS, convert_release
-from indextts2_jax.release_texts import FILES
-from indextts2_jax.torch_files import write_weights
+from indextts2_jax.release.convert import OWN_SETTINGS, convert_release
+from indextts2_jax.release.export import export_release
+from indextts2_jax.release.files import write_weights
+from indextts2_jax.release.texts import FILES
 from tests.common import SHARED, needs_shared
 
 WEIGHTS = (".pth", ".pt", ".bin", ".safetensors")
@@ -127,7 +128,7 @@ def _random_arrays(name, config):
 def _replace_part(path, name, change, config=None):
     """Changes the arrays of a part as a trainer would."""
     settings = Settings.load(path)
-    arrays = dict(checkpoint.read_arrays(path / "weights" / name, settings.fingerprints[name]))
+    arrays = dict(store.read_arrays(path / "weights" / name, settings.fingerprints[name]))
     shutil.rmtree(path / "weights" / name)
     fingerprints = {**settings.fingerprints, name: save_part(path, name, change(arrays))}
     configs = {**settings.configs, name: config} if config else settings.configs
@@ -304,7 +305,7 @@ def test_a_broken_file_of_own_settings_is_one_line(release, tmp_path):
     path = shutil.copytree(release, tmp_path / "release")
     for text, message in (("{", "json is damaged"), ("[]", "no settings"), ("{}", "version None")):
         (path / OWN_SETTINGS).write_text(text)
-        with pytest.raises(checkpoint.CheckpointError, match=message):
+        with pytest.raises(store.CheckpointError, match=message):
             convert_release(path, tmp_path / "out")
 
 
@@ -391,7 +392,7 @@ def _damage(path, kind):
 def test_damage_is_one_line_and_nothing_is_written(odd_checkpoint, tmp_path, kind, message):
     path = _only(odd_checkpoint, tmp_path / "checkpoint", "campplus")
     _damage(path, kind)
-    with pytest.raises(checkpoint.CheckpointError, match=message) as error:
+    with pytest.raises(store.CheckpointError, match=message) as error:
         export_release(path, tmp_path / "out")
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == [path]
@@ -400,14 +401,14 @@ def test_damage_is_one_line_and_nothing_is_written(odd_checkpoint, tmp_path, kin
 def test_a_part_of_a_model_alone_is_no_release(trained, tmp_path):
     path = _only(trained, tmp_path / "checkpoint", "campplus")
     with pytest.raises(
-        checkpoint.CheckpointError, match="no whole model: s2m, semantic_codec, t2s"
+        store.CheckpointError, match="no whole model: s2m, semantic_codec, t2s"
     ):
         export_release(path, tmp_path / "out")
 
 
 def test_an_existing_release_is_not_overwritten(converted, tmp_path):
     (tmp_path / "mine").write_text("mine")
-    with pytest.raises(checkpoint.CheckpointError, match="exists already"):
+    with pytest.raises(store.CheckpointError, match="exists already"):
         export_release(converted, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
@@ -430,8 +431,8 @@ def test_arrays_without_axes_and_of_every_dtype_are_stored(tmp_path):
         "half": np.ones((2, 1), np.float16),
         "turned": np.arange(6.0).reshape(2, 3).T,
     }
-    fingerprint = checkpoint.save_arrays(tmp_path / "x", arrays)
-    again = dict(checkpoint.read_arrays(tmp_path / "x", fingerprint))
+    fingerprint = store.save_arrays(tmp_path / "x", arrays)
+    again = dict(store.read_arrays(tmp_path / "x", fingerprint))
     for name, x in arrays.items():
         assert again[name].dtype == x.dtype and again[name].shape == x.shape
         np.testing.assert_array_equal(again[name], x)

@@ -6,16 +6,19 @@ import shutil
 import numpy as np
 import pytest
 
-from indextts2_jax import checkpoint, cli
+from indextts2_jax import cli
+from indextts2_jax.checkpoint import store
+from indextts2_jax.checkpoint.demo import train_tokenizer
+from indextts2_jax.checkpoint.parts import PARTS, Settings, load_part, load_tables
 from indextts2_jax.convert import ConversionError
-from indextts2_jax.demo import train_tokenizer
-from indextts2_jax.parts import PARTS, Settings, load_part, load_tables
 from indextts2_jax.pipeline import IndexTTS2
-from indextts2_jax.release import convert_encoders
+from indextts2_jax.release.convert import convert_encoders
 from tests.common import ROOT
 from tests.test_prepare import vowel, write_corpus
-from train import artifacts, config, loop, prepare, s2m, shards, t2s
-from train.recordings import Limits
+from train import prepare, s2m, t2s
+from train.corpus.recordings import Limits
+from train.data import shards
+from train.run import artifacts, config, loop
 
 ENCODERS = {"w2v_bert", "semantic_codec", "campplus", "vocoder"}
 CONFIGS = ROOT / "configs"
@@ -91,7 +94,7 @@ def test_encoders_alone_do_not_speak_and_say_what_is_missing(encoders, tmp_path,
     assert speak(encoders, tmp_path / "out.wav") == 2
     message = f"{encoders} holds no t2s, s2m; train first: python -m train.t2s, python -m train.s2m"
     assert capsys.readouterr().err.splitlines()[-1] == f"indextts2: error: {message}"
-    with pytest.raises(checkpoint.CheckpointError, match="holds no t2s, s2m"):
+    with pytest.raises(store.CheckpointError, match="holds no t2s, s2m"):
         IndexTTS2.load(encoders)
     assert cli.main(["convert", "--reverse", str(encoders), "--out", str(tmp_path / "out")]) == 2
     assert "is no whole model: s2m, t2s missing" in capsys.readouterr().err
@@ -101,10 +104,10 @@ def test_encoders_alone_do_not_speak_and_say_what_is_missing(encoders, tmp_path,
 def test_trainers_say_what_is_missing(encoders):
     base = artifacts.Base.open(encoders)
     run = config.load(CONFIGS / "t2s_tiny.py", ["init=checkpoint"])
-    with pytest.raises(checkpoint.CheckpointError, match="holds no t2s; train first"):
+    with pytest.raises(store.CheckpointError, match="holds no t2s; train first"):
         artifacts.t2s_config(run, base)
     run = config.load(CONFIGS / "s2m_tiny.py", [LATENTS])
-    with pytest.raises(checkpoint.CheckpointError, match="holds no t2s; train first"):
+    with pytest.raises(store.CheckpointError, match="holds no t2s; train first"):
         s2m.s2m_config(run, base)
     config.assign(run, "stages.0.latent_probability=0.0")
     assert s2m.s2m_config(run, base).latent_widths == ()
@@ -113,7 +116,7 @@ def test_trainers_say_what_is_missing(encoders):
 def test_a_new_t2s_leaves_the_prototypes_of_the_old_one_behind(converted, tmp_path, capsys):
     base, out = artifacts.Base.open(converted), tmp_path / "checkpoint"
     arrays = dict(
-        checkpoint.read_arrays(converted / "weights" / "t2s", base.settings.fingerprints["t2s"])
+        store.read_arrays(converted / "weights" / "t2s", base.settings.fingerprints["t2s"])
     )
     result = artifacts.Result.of(base, "t2s", {}, emotion_groups=())
     result.publish(out, {f"t2s.{name}": x for name, x in arrays.items()})
@@ -133,7 +136,7 @@ def test_prototypes_among_the_other_tables_are_found(converted, tmp_path):
     for name in ("tables", "prototypes"):
         shutil.rmtree(old / "weights" / name)
     fingerprints = {n: x for n, x in settings.fingerprints.items() if n != "prototypes"}
-    fingerprints["tables"] = checkpoint.save_arrays(old / "weights" / "tables", tables)
+    fingerprints["tables"] = store.save_arrays(old / "weights" / "tables", tables)
     dataclasses.replace(settings, fingerprints=fingerprints).save(old)
     for ours, theirs in zip(
         dataclasses.astuple(IndexTTS2(old).prototypes),
@@ -148,7 +151,7 @@ def test_s2m_of_another_t2s_is_refused(converted, tmp_path):
     settings = Settings.load(other)
     wider = dataclasses.replace(settings.configs["t2s"], width=48)
     dataclasses.replace(settings, configs={**settings.configs, "t2s": wider}).save(other)
-    with pytest.raises(checkpoint.CheckpointError, match="latents of width 32, its t2s gives 48"):
+    with pytest.raises(store.CheckpointError, match="latents of width 32, its t2s gives 48"):
         IndexTTS2.load(other)
 
 

@@ -8,12 +8,14 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from indextts2_jax import checkpoint, convert, lora, sharding
+from indextts2_jax import convert, sharding
+from indextts2_jax.checkpoint import store
 from indextts2_jax.emotion import qwen3
 from indextts2_jax.errors import InputError
-from indextts2_jax.lora import QWEN3_TARGETS, S2M_TARGETS, T2S_TARGETS, LoraConfig
 from indextts2_jax.s2m import model as s2m
 from indextts2_jax.t2s import gpt
+from train.run import lora
+from train.run.lora import QWEN3_TARGETS, S2M_TARGETS, T2S_TARGETS, LoraConfig
 
 NETWORKS = {
     "t2s": lambda rngs: gpt.T2S(gpt.T2SConfig.tiny(), rngs=rngs),
@@ -158,12 +160,12 @@ def test_adapters_lie_as_the_kernels_of_their_networks(networks, name, network):
 
 def test_adapters_and_their_settings_survive_a_checkpoint(tmp_path):
     arrays = random_adapter(np.random.default_rng(4), 6, 5, TINY)
-    mark = checkpoint.save_arrays(tmp_path / "w", arrays)
-    read = dict(checkpoint.read_arrays(tmp_path / "w", mark))
+    mark = store.save_arrays(tmp_path / "w", arrays)
+    read = dict(store.read_arrays(tmp_path / "w", mark))
     assert read.keys() == arrays.keys()
     assert all(np.array_equal(read[name], arrays[name]) for name in arrays)
-    settings = checkpoint.to_dict(TINY) | {"targets": list(TINY.targets)}  # as JSON has it
-    assert checkpoint.from_dict(LoraConfig, settings) == TINY
+    settings = store.to_dict(TINY) | {"targets": list(TINY.targets)}  # as JSON has it
+    assert store.from_dict(LoraConfig, settings) == TINY
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from indextts2_jax import cli, convert, lora
-from indextts2_jax.parts import PARTS, Settings, load_part
-from indextts2_jax.release_texts import FILES
+from indextts2_jax import cli, convert
+from indextts2_jax.checkpoint.parts import PARTS, Settings, load_part
+from indextts2_jax.release.texts import FILES
 from tests.common import ROOT
 from tests.test_prepare import vowel, write_corpus
-from train import config, loop, prepare, t2s
-from train.recordings import Limits
+from train import prepare, t2s
+from train.corpus.recordings import Limits
+from train.run import config, loop, lora
 
 pytestmark = pytest.mark.slow
 

@@ -11,16 +11,19 @@ import pytest
 
 from indextts2_jax import sharding
 from indextts2_jax.audio.mel import MelConfig
+from indextts2_jax.checkpoint.parts import Settings
 from indextts2_jax.emotion.mixing import EmotionSet
 from indextts2_jax.errors import InputError
-from indextts2_jax.parts import Settings
 from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.t2s.conditioner import ConditionerConfig
 from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.t2s.gpt import T2SConfig
 from tests.common import ROOT
 from tests.release_factory import small_configs
-from train import config, plan, plan_inputs, plan_memory, s2m, t2s
+from train import plan, s2m, t2s
+from train.estimate import inputs as plan_inputs
+from train.estimate import memory as plan_memory
+from train.run import config
 
 A100 = "NVIDIA A100-SXM4-80GB"
 CONDITIONER = ConditionerConfig(24, 8, 12, 1, 1, 1, 32, perceiver_depth=1, conv_kernel=3)

@@ -15,13 +15,15 @@ import pytest
 import soundfile
 
 from indextts2_jax.audio import mel, wav
-from indextts2_jax.demo import random_checkpoint
+from indextts2_jax.checkpoint.demo import random_checkpoint
 from indextts2_jax.errors import InputError
 from indextts2_jax.pipeline import IndexTTS2
 from tests.common import ROOT, SHARED, needs_shared
-from train import encoders, prepare, prepare_report, shards
-from train.corpora import Row, read_corpus
-from train.recordings import (
+from train import prepare
+from train.corpus import encoders
+from train.corpus import report as prepare_report
+from train.corpus.corpora import Row, read_corpus
+from train.corpus.recordings import (
     SPEEDS,
     Limits,
     RecordingReader,
@@ -30,7 +32,8 @@ from train.recordings import (
     num_letters,
     reading,
 )
-from train.speed import change_speed
+from train.corpus.speed import change_speed
+from train.data import shards
 
 TEXT = "Hello there, how are you?"
 RATE = 16000

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from indextts2_jax import programs
-from indextts2_jax.demo import random_checkpoint
+from indextts2_jax.checkpoint.demo import random_checkpoint
+from indextts2_jax.checkpoint.networks import Networks
 from indextts2_jax.emotion.text_to_emotion import EmotionSet
-from indextts2_jax.networks import Networks
 from tests.train_common import random_utterances, save
-from train import prototypes, shards
-from train.records import Records
+from train import prototypes
+from train.data import shards
+from train.data.records import Records
 
 LABELS = ("Happy", "Angry", "Neutral", "Surprise", "whatever")
 

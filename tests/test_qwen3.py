@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 
 from indextts2_jax.audio.mel import MelConfig
+from indextts2_jax.checkpoint.parts import Settings
 from indextts2_jax.convert import (
     ConversionError,
     abstract,
@@ -26,11 +27,10 @@ from indextts2_jax.emotion import qwen3
 from indextts2_jax.emotion.qwen3 import KVCache, Qwen3, Qwen3Config, Sampling, generate
 from indextts2_jax.emotion.text_to_emotion import EmotionSet
 from indextts2_jax.errors import InputError
-from indextts2_jax.export import export_release
-from indextts2_jax.parts import Settings
-from indextts2_jax.release import convert_release
-from indextts2_jax.release_texts import FILES, release_texts
-from indextts2_jax.torch_files import write_weights
+from indextts2_jax.release.convert import convert_release
+from indextts2_jax.release.export import export_release
+from indextts2_jax.release.files import write_weights
+from indextts2_jax.release.texts import FILES, release_texts
 from tests.common import SHARED, load_golden, needs_shared, relative_error, weights_of
 from tests.release_factory import small_configs
 

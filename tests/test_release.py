@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from indextts2_jax import checkpoint, convert
-from indextts2_jax import release as release_module
+from indextts2_jax import convert
+from indextts2_jax.checkpoint import store
+from indextts2_jax.checkpoint.parts import PARTS, Settings, load_part
 from indextts2_jax.convert import ConversionError
-from indextts2_jax.parts import PARTS, Settings, load_part
-from indextts2_jax.release import convert_release
-from indextts2_jax.release_texts import FILES
+from indextts2_jax.release import convert as release_module
+from indextts2_jax.release.convert import convert_release
+from indextts2_jax.release.texts import FILES
 from tests.release_factory import random_tensors, small_configs
 
 
@@ -92,7 +93,7 @@ def test_buffers_and_dead_parameters_are_kept_aside(broken, tmp_path):
         lambda t: t.update({"conditioning_encoder.embed.pos_enc.pe": table}),
     )
     convert_release(broken, tmp_path / "out")
-    shapes = checkpoint.array_shapes(tmp_path / "out" / "unused" / "t2s")
+    shapes = store.array_shapes(tmp_path / "out" / "unused" / "t2s")
     assert shapes == {"conditioning_encoder.embed.pos_enc.pe": (1, 3, 4)}
 
 
@@ -168,7 +169,7 @@ def test_a_broken_config_is_one_line(broken, tmp_path, text, message):
 
 def test_an_existing_checkpoint_is_not_overwritten(release, converted):
     before = (converted / "checkpoint.json").read_bytes()
-    with pytest.raises(checkpoint.CheckpointError, match="exists already"):
+    with pytest.raises(store.CheckpointError, match="exists already"):
         convert_release(release, converted)
     assert (converted / "checkpoint.json").read_bytes() == before
 

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from indextts2_jax.errors import InputError
-from train.corpora import Row, read_corpus
-from train.recordings import Rejection
-from train.spool import spooled
+from train.corpus.corpora import Row, read_corpus
+from train.corpus.recordings import Rejection
+from train.corpus.spool import spooled
 
 P = pathlib.Path
 ROWS = [

@@ -11,13 +11,13 @@ import soundfile
 from indextts2_jax import programs
 from indextts2_jax.audio import finish
 from indextts2_jax.cli import main
-from indextts2_jax.dump import Dump
-from indextts2_jax.duration import Duration
+from indextts2_jax.commands.dump import Dump
 from indextts2_jax.errors import InputError
-from indextts2_jax.options import Emotion, Options, Request
 from indextts2_jax.pipeline import IndexTTS2
-from indextts2_jax.results import join
-from indextts2_jax.speaker import Speaker
+from indextts2_jax.request.duration import Duration
+from indextts2_jax.request.options import Emotion, Options, Request
+from indextts2_jax.request.results import join
+from indextts2_jax.request.speaker import Speaker
 from indextts2_jax.t2s.generate import generate
 from tests.common import SHARED, needs_shared, relative_error
 
@@ -504,7 +504,7 @@ def test_an_interruption_exits_with_130(command, monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def golden_checkpoint(tmp_path_factory):
-    from indextts2_jax.release import convert_release
+    from indextts2_jax.release.convert import convert_release
 
     path = tmp_path_factory.mktemp("golden") / "checkpoint"
     convert_release(SHARED / "golden/pipeline/release", path)

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from indextts2_jax import convert, demo
+from indextts2_jax import convert
+from indextts2_jax.checkpoint import demo
+from indextts2_jax.checkpoint.parts import Settings, save_part
 from indextts2_jax.emotion import mixing, qwen3, text_to_emotion
 from indextts2_jax.emotion.qwen3 import Qwen3, Qwen3Config
 from indextts2_jax.emotion.text_to_emotion import (
@@ -22,7 +24,6 @@ from indextts2_jax.emotion.text_to_emotion import (
     parse_emotions,
 )
 from indextts2_jax.errors import InputError
-from indextts2_jax.parts import Settings, save_part
 from indextts2_jax.pipeline import IndexTTS2
 from tests.common import SHARED, needs_shared, relative_error
 

@@ -8,7 +8,8 @@ import pytest
 from indextts2_jax.errors import InputError
 from tests.common import ROOT
 from tests.test_plan import t2s_settings
-from train import benchmark, plan_inputs, s2m
+from train import benchmark, s2m
+from train.estimate import inputs as plan_inputs
 
 
 @pytest.mark.slow

@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from indextts2_jax import convert, lora, programs, sharding
+from indextts2_jax import convert, programs, sharding
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
 from indextts2_jax.s2m import flow_matching
 from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.s2m.text_features import TextFeatures, spread
 from indextts2_jax.t2s.gpt import T2SConfig
 from tests.train_common import make_step, run
-from train import common, s2m, t2s
+from train import s2m, t2s
+from train.run import lora
+from train.run import task as common
 
 pytestmark = pytest.mark.slow  # one program, which takes half a minute to compile
 

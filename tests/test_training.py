@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from indextts2_jax import lora, sharding
+from indextts2_jax import sharding
 from indextts2_jax.t2s.gpt import T2SConfig
 from tests import train_common
 from tests.common import ROOT
 from tests.train_common import begin, run
-from train import common, config, loop, t2s
-from train.adversary import SpeakerClassifierConfig
+from train import t2s
+from train.objectives.adversary import SpeakerClassifierConfig
+from train.run import config, loop, lora
+from train.run import task as common
 
 TINY = T2SConfig.tiny()
 CFG = dataclasses.replace(

@@ -15,13 +15,14 @@ import pytest
 import soundfile
 
 from indextts2_jax import sharding
-from indextts2_jax.demo import random_checkpoint
+from indextts2_jax.checkpoint.demo import random_checkpoint
+from indextts2_jax.checkpoint.parts import Settings
 from indextts2_jax.errors import InputError
-from indextts2_jax.parts import Settings
 from indextts2_jax.pipeline import IndexTTS2
 from tests.common import ROOT
 from tests.train_common import random_utterances, save
-from train import config, loop, s2m, t2s
+from train import s2m, t2s
+from train.run import config, loop
 
 pytestmark = pytest.mark.slow
 TIMES = {"step_s", "tokens_per_s", "data_wait", "mfu"}

@@ -9,13 +9,13 @@ import pytest
 
 from indextts2_jax import convert
 from indextts2_jax.cli import main
-from indextts2_jax.dump import Dump
-from indextts2_jax.duration import Duration
+from indextts2_jax.commands.dump import Dump
 from indextts2_jax.errors import InputError
-from indextts2_jax.options import Options, Request
 from indextts2_jax.pipeline import IndexTTS2
+from indextts2_jax.request.duration import Duration
+from indextts2_jax.request.options import Options, Request
+from indextts2_jax.request.words import Words
 from indextts2_jax.s2m.text_features import TextFeatures
-from indextts2_jax.words import Words
 from tests.common import relative_error
 
 SHORT = Options(max_codes=20, steps=3, num_beams=1)

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from indextts2_jax.parts import Settings
-from train import common, config, shards
-from train.shards import Utterance
+from indextts2_jax.checkpoint.parts import Settings
+from train.data import shards
+from train.data.shards import Utterance
+from train.run import config
+from train.run import task as common
 
 
 def random_utterances(count: int, *, codes: tuple[int, int] = (10, 16)) -> list[Utterance]:

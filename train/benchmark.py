@@ -22,12 +22,14 @@ import numpy as np
 
 from indextts2_jax import programs
 from indextts2_jax.errors import InputError
-from train import common, config, loop, plan_memory
-from train.common import Batch, Step, TrainState
-from train.config import Config
-from train.data_config import LENGTHS
+from train.data.config import LENGTHS
+from train.estimate import memory as plan_memory
+from train.estimate.inputs import find_stage, make_inputs, make_step
 from train.metrics import peak_flops
-from train.plan_inputs import find_stage, make_inputs, make_step
+from train.run import config, loop
+from train.run import task as common
+from train.run.config import Config
+from train.run.task import Batch, Step, TrainState
 
 STEPS = 20
 _WARM_STEPS = 2  # the first one compiles

@@ -41,11 +41,7 @@ import jax
 
 from indextts2_jax import sharding
 from indextts2_jax.errors import InputError
-from train import config
-from train.common import Batch, Step
-from train.config import Config
-from train.metrics import peak_flops
-from train.plan_inputs import (
+from train.estimate.inputs import (
     CODES_PER_S,
     TEXT_PER_S,
     TYPICAL_S,
@@ -53,7 +49,7 @@ from train.plan_inputs import (
     make_inputs,
     make_step,
 )
-from train.plan_memory import (
+from train.estimate.memory import (
     Check,
     Placed,
     activation_bytes,
@@ -62,6 +58,10 @@ from train.plan_memory import (
     state_bytes,
     step_bytes,
 )
+from train.metrics import peak_flops
+from train.run import config
+from train.run.config import Config
+from train.run.task import Batch, Step
 
 HOURS = 55_000.0  # corpus of the paper
 EFFICIENCY = 0.4  # share of the peak FLOP/s (MFU)

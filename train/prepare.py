@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from indextts2_jax.errors import InputError
-from train import corpora
-from train.corpora import Row
-from train.recordings import (
+from train.corpus import corpora
+from train.corpus.corpora import Row
+from train.corpus.recordings import (
     CODE_SECONDS,
     Limits,
     Read,
@@ -34,7 +34,7 @@ from train.recordings import (
     Rejection,
     reading,
 )
-from train.spool import Spool, spooled
+from train.corpus.spool import Spool, spooled
 
 # JAX is imported where it is used: the workers import this file, and need none.
 
@@ -90,10 +90,11 @@ def prepare(
       InputError: if no data can be made; says why in one line.
     """
     from indextts2_jax import programs
-    from indextts2_jax.parts import Settings
+    from indextts2_jax.checkpoint.parts import Settings
     from indextts2_jax.t2s.gpt import T2SConfig
-    from train import prepare_report, shards
-    from train.encoders import Encoders
+    from train.corpus import report as prepare_report
+    from train.corpus.encoders import Encoders
+    from train.data import shards
 
     settings = Settings.load(checkpoint)
     t2s = settings.configs.get("t2s", T2SConfig.paper())  # encoders alone: what they are to train
@@ -145,7 +146,7 @@ def _make_shard(
     progress: Callable[[], Any],
 ) -> float:
     """Writes a shard and then its notes, which make it count as done; returns its hours."""
-    from train import shards
+    from train.data import shards
 
     rejected: list[dict[str, str]] = []
     rates: list[float] = []
@@ -173,7 +174,7 @@ def _notes_path(out: pathlib.Path, number: int) -> pathlib.Path:
 
 
 def _is_done(out: pathlib.Path, number: int) -> bool:
-    from train import shards
+    from train.data import shards
 
     return _notes_path(out, number).is_file() and shards.shard_path(out, number).is_file()
 
@@ -291,7 +292,7 @@ def _run(args: argparse.Namespace) -> None:
     if report is None:
         print(f"part {args.part[0]} of {args.part[1]} is done; others are not", file=sys.stderr)
     else:
-        from train import prepare_report
+        from train.corpus import report as prepare_report
 
         print(prepare_report.describe(report, args.out), file=sys.stderr)
 

@@ -19,13 +19,13 @@ import jax
 import numpy as np
 
 from indextts2_jax import programs
+from indextts2_jax.checkpoint.networks import Networks
 from indextts2_jax.emotion.mixing import EmotionPrototypes
 from indextts2_jax.emotion.text_to_emotion import EmotionSet
 from indextts2_jax.errors import InputError
-from indextts2_jax.networks import Networks
-from train import shards
-from train.artifacts import Base, Result
-from train.records import Records
+from train.data import shards
+from train.data.records import Records
+from train.run.artifacts import Base, Result
 
 PER_EMOTION = 5  # paper appendix A
 

@@ -37,22 +37,24 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from indextts2_jax import convert, lora, programs
-from indextts2_jax.options import Request
+from indextts2_jax import convert, programs
 from indextts2_jax.pipeline import IndexTTS2
 from indextts2_jax.prompt import semantic_codec
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
-from indextts2_jax.results import Speech
+from indextts2_jax.request.options import Request
+from indextts2_jax.request.results import Speech
 from indextts2_jax.s2m import flow_matching
 from indextts2_jax.s2m import model as s2m_model
 from indextts2_jax.s2m.model import S2M, S2MConfig
 from indextts2_jax.t2s import gpt
 from indextts2_jax.t2s.gpt import T2S, T2SConfig
-from train import artifacts, common, config, loop, t2s
-from train.config import Config
-from train.feed import Feed, data_config
-from train.samples import Samples
-from train.shards import Utterance
+from train import t2s
+from train.data.shards import Utterance
+from train.run import artifacts, config, loop, lora
+from train.run import task as common
+from train.run.config import Config
+from train.run.feed import Feed, data_config
+from train.run.samples import Samples
 
 PROMPTS = ("other", "prefix")
 # Weights that act once per row, on the time embedding; all others of the velocity act per frame.

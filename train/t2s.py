@@ -27,20 +27,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from indextts2_jax import lora
 from indextts2_jax.nn.masking import length_mask
-from indextts2_jax.options import Request
 from indextts2_jax.pipeline import IndexTTS2
-from indextts2_jax.results import Speech
+from indextts2_jax.request.options import Request
+from indextts2_jax.request.results import Speech
 from indextts2_jax.t2s import gpt
 from indextts2_jax.t2s.conditioner import ConditionerConfig
 from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.t2s.gpt import T2S, Prefix, T2SConfig
-from train import adversary, alignment, artifacts, common, config, loop
-from train.config import Config
-from train.feed import Feed, data_config
-from train.samples import Samples
-from train.shards import Utterance
+from train.data.shards import Utterance
+from train.objectives import adversary, alignment
+from train.run import artifacts, config, loop, lora
+from train.run import task as common
+from train.run.config import Config
+from train.run.feed import Feed, data_config
+from train.run.samples import Samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

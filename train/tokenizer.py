@@ -30,7 +30,7 @@ from indextts2_jax.text import pinyin
 from indextts2_jax.text.language import CJK
 from indextts2_jax.text.normalize import Normalizer
 from indextts2_jax.text.tokenize import Tokenizer
-from train import corpora, spool
+from train.corpus import corpora, spool
 
 # JAX is imported where it is used: the workers import this file, and need none.
 
@@ -54,7 +54,7 @@ def train(texts: Iterable[str], size: int, **options: Any) -> bytes:
     Raises:
       InputError: if the texts do not make so many pieces, or need more.
     """
-    from indextts2_jax.demo import train_tokenizer
+    from indextts2_jax.checkpoint.demo import train_tokenizer
 
     if any(_CHINESE.search(text) for text in texts):
         options["user_defined_symbols"] = syllables()

@@ -1,0 +1,1 @@
+"""A PyTorch release <-> a checkpoint of ours."""

@@ -1,0 +1,1 @@
+"""What a run needs: counted from shapes, and compiled by XLA."""

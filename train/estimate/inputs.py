@@ -1,0 +1,215 @@
+"""What a plan counts: the step of a stage, and the shapes of its batches.
+
+    settings -> find_stage -> make_inputs (task, shapes of batches) -> make_step
+
+No weight is made and no data is read; see `train.plan`.
+
+Dims: F width of the features.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from indextts2_jax import sharding
+from indextts2_jax.audio.mel import MelConfig
+from indextts2_jax.errors import InputError
+from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
+from indextts2_jax.s2m.model import S2MConfig
+from indextts2_jax.t2s.gpt import T2SConfig
+from train import s2m, t2s
+from train.data.batch_plan import round_up
+from train.data.config import LENGTHS
+from train.objectives.adversary import SpeakerClassifierConfig
+from train.run import artifacts, config, loop
+from train.run.config import Config
+from train.run.task import Batch, Step, Task
+
+CODES_PER_S = 50
+TYPICAL_S = 6.0  # length of an utterance
+TEXT_PER_S = 5.0  # text tokens of a second of speech
+WORDS_PER_S = 3.0
+NUM_SPEAKERS = 10_000  # of a corpus; decides the size of the speaker classifier alone
+
+# Of the fields that are no integers.
+_DTYPES = {
+    **dict.fromkeys(("features", "prompt_features", "word_vectors"), jnp.float16),
+    **dict.fromkeys(("mel", "prompt_mel", "prompt_style"), jnp.float32),
+}
+
+
+def find_stage(settings: Config, name: str) -> Config:
+    """The stage of that name, the first for "".
+
+    Raises:
+      InputError: if there is none.
+    """
+    stages = {stage.name: stage for stage in settings.stages}
+    if name and name not in stages:
+        raise InputError(f"there is no stage {name!r}; there are {', '.join(stages)}")
+    return stages[name] if name else settings.stages[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a plan has to know of a trainer.
+
+    Attributes:
+      task: remat -> what the stage trains.
+      largest: shapes of the batch of the longest utterances.
+      typical: shapes of the batch of utterances of TYPICAL_S seconds.
+    """
+
+    task: Callable[[bool], Task]
+    largest: Batch
+    typical: Batch
+
+
+def t2s_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
+    """What `train.t2s` trains in a stage, and on which shapes.
+
+    Args:
+      settings: of the run.
+      stage: one of its stages.
+      rows_multiple: of which the rows of a batch are a multiple.
+    """
+    base = _base(settings)
+    if base is None:
+        cfg = config.architecture(T2SConfig, settings.model)
+    else:
+        cfg = artifacts.t2s_config(settings, base)
+    losses = t2s.Losses(stage.zero_duration, stage.text_loss, stage.speaker_loss, stage.reversal)
+    classifier = SpeakerClassifierConfig(cfg.width, settings.speaker_classifier_width, NUM_SPEAKERS)
+
+    def task(remat: bool) -> Task:
+        slots = tuple(settings.duration_slots)
+        return t2s.make_task(cfg, slots, losses, classifier=classifier, remat=remat)
+
+    F = cfg.speaker.feature_dim
+    widths = {"features": F, "prompt_features": F}
+    batches = _batches(settings.data, t2s.FIELDS, widths, cfg, MelConfig(), rows_multiple)
+    return Inputs(task, *batches)
+
+
+def s2m_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
+    """As `t2s_inputs`, of `train.s2m`. Without a checkpoint its T2S and codec are the released."""
+    base = _base(settings)
+    if base is None:
+        cfg = config.architecture(S2MConfig, settings.model)
+        cfg = dataclasses.replace(cfg, word_width=settings.word_width)
+        codec, decoder, mel = SemanticCodecConfig.indextts2(), T2SConfig.indextts2(), MelConfig()
+    else:
+        cfg = s2m.s2m_config(settings, base)
+        codec, mel = base.config("semantic_codec"), base.settings.mel
+        decoder = base.settings.configs.get("t2s", T2SConfig.paper())
+
+    def task(remat: bool) -> Task:
+        return s2m.make_task(cfg, codec, s2m.Method.of(stage), t2s_cfg=decoder, remat=remat)
+
+    # As in training, a batch has the fields of all stages.
+    fields = {name for x in settings.stages for name in s2m.Method.of(x).fields}
+    if cfg.word_width:
+        fields.add("word_vectors")
+    widths = {
+        "features": decoder.speaker.feature_dim,
+        "prompt_features": decoder.speaker.feature_dim,
+        "mel": mel.num_mels,
+        "prompt_mel": mel.num_mels,
+        "prompt_style": cfg.velocity.style_width,
+        "word_vectors": cfg.word_width,
+    }
+    return Inputs(task, *_batches(settings.data, fields, widths, decoder, mel, rows_multiple))
+
+
+INPUTS = {"t2s": t2s_inputs, "s2m": s2m_inputs}
+
+
+def make_inputs(settings: Config, stage: Config, mesh: sharding.AnyMesh) -> Inputs:
+    """What the trainer that the settings name trains in a stage, on the devices of a mesh.
+
+    Raises:
+      InputError: if there is no such trainer, or its settings cannot be used.
+    """
+    if settings.trainer not in INPUTS:
+        raise InputError(f"trainer is {settings.trainer!r}, want one of {', '.join(INPUTS)}")
+    multiple = sharding.batch_parts(mesh) * settings.accumulation
+    return INPUTS[settings.trainer](settings, stage, multiple)
+
+
+def make_step(settings: Config, stage: Config, inputs: Inputs, mesh: sharding.AnyMesh) -> Step:
+    """The step of a stage as the training loop makes it, with no arrays behind it."""
+    unused: Any = None
+    setup = loop.Setup(
+        settings=settings,
+        mesh=cast(Mesh, mesh),
+        task=lambda stage: inputs.task(settings.remat),
+        initial=unused,
+        batches=unused,
+        validation=unused,
+        publish=unused,
+    )
+    return loop.make_step(setup, stage)
+
+
+def _base(settings: Config) -> artifacts.Base | None:
+    return artifacts.Base.open(settings.checkpoint) if settings.checkpoint else None
+
+
+def _batches(
+    data: Config,
+    fields: Collection[str],
+    widths: Mapping[str, int],
+    cfg: T2SConfig,
+    mel: MelConfig,
+    multiple: int,
+) -> tuple[Batch, Batch]:
+    """Shapes of the largest and of a typical batch, as `train.data` makes them.
+
+    Args:
+      data: settings of the data.
+      fields: that are loaded.
+      widths: last axis of the fields that have more than one.
+      cfg: of T2S, which has a longest text and most codes.
+      mel: how many frames a second has.
+      multiple: of the rows.
+    """
+    if not data.budget:
+        raise InputError("data.budget is not given; it decides how large a batch is")
+
+    def frames(codes: int) -> int:
+        return math.ceil(codes / CODES_PER_S * mel.sample_rate / mel.hop_length)
+
+    def batch(codes: int) -> Batch:
+        prompt, seconds = data.prompt_codes, codes / CODES_PER_S
+        lengths = {
+            "text": round_up(min(math.ceil(seconds * TEXT_PER_S), cfg.max_text_tokens)),
+            **dict.fromkeys(("codes", "features"), round_up(codes)),
+            "mel": round_up(frames(codes)),
+            "word_vectors": round_up(math.ceil(seconds * WORDS_PER_S)),
+            **dict.fromkeys(("prompt_codes", "prompt_features"), prompt),
+            "prompt_mel": round_up(frames(prompt) + 1),
+        }
+        measured = lengths["codes"]
+        if data.measure == "frames":
+            measured = lengths["mel"] + lengths["prompt_mel"] * ("prompt_mel" in fields)
+        rows = min(data.budget // measured, data.max_rows)
+        rows = max(rows // multiple, 1) * multiple
+
+        def shape(name: str) -> tuple[int, ...]:
+            own = [x[name] for x in (lengths, widths) if name in x]
+            return rows, *own
+
+        out = {n: jax.ShapeDtypeStruct(shape(n), _DTYPES.get(n, jnp.int32)) for n in fields}
+        if "word_vectors" in fields:
+            out["word_frames"] = jax.ShapeDtypeStruct((rows, lengths["word_vectors"]), jnp.int32)
+        for name in LENGTHS.keys() & fields:
+            out[LENGTHS[name]] = jax.ShapeDtypeStruct((rows,), jnp.int32)
+        return out | {"weight": jax.ShapeDtypeStruct((rows,), jnp.float32)}
+
+    longest = min(data.max_codes or cfg.max_codes, cfg.max_codes)
+    return batch(longest), batch(min(longest, round(CODES_PER_S * TYPICAL_S)))

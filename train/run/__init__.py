@@ -1,0 +1,1 @@
+"""The trainer of all parts; it knows none of them."""

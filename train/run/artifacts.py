@@ -1,0 +1,179 @@
+"""What a run reads and leaves: the checkpoint that it starts from, and the one that it makes."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from indextts2_jax import convert
+from indextts2_jax.checkpoint import store
+from indextts2_jax.checkpoint.parts import PARTS, Settings, require, save_part
+from indextts2_jax.t2s.gpt import T2SConfig
+from indextts2_jax.text.tokenize import Tokenizer
+from train.run import config
+from train.run.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """A checkpoint on disk.
+
+    Attributes:
+      path: its directory.
+      settings: of it.
+    """
+
+    path: pathlib.Path
+    settings: Settings
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> "Base":
+        """Opens a checkpoint directory.
+
+        Raises:
+          CheckpointError: if it is none.
+        """
+        return cls(pathlib.Path(path), Settings.load(pathlib.Path(path)))
+
+    def config(self, part: str) -> Any:
+        """The architecture of a part.
+
+        Raises:
+          CheckpointError: if the checkpoint has it not.
+        """
+        require(self.path, self.settings, part)
+        return self.settings.configs[part]
+
+    def arrays(self, part: str, places: Mapping[str, Any], prefix: str) -> dict[str, jax.Array]:
+        """Reads arrays of a part in float32, each to where it will lie.
+
+        Args:
+          part: name of the part.
+          places: flat name with `prefix` -> sharding; names without it are passed over.
+          prefix: in front of the part's own names, e.g. "t2s.".
+
+        Raises:
+          CheckpointError: if the part lacks some, or they have another shape.
+        """
+        own = {n.removeprefix(prefix): s for n, s in places.items() if n.startswith(prefix)}
+        if not own:
+            return {}
+        shapes = convert.shapes(PARTS[part].abstract(self.config(part)))
+        wanted = {
+            n: jax.ShapeDtypeStruct(shapes[n], np.float32) for n in own if n in shapes
+        }  # adapters are no part of it
+        arrays = store.load_arrays(
+            self.path / "weights" / part, wanted, sharding={n: own[n] for n in wanted}
+        )
+        return {prefix + name: x for name, x in arrays.items()}
+
+
+def source_of(settings: Config, base: Base) -> Base:
+    """The checkpoint whose weights a run starts from, where it does not start from scratch."""
+    return base if settings.init == "checkpoint" else Base.open(settings.init)
+
+
+def t2s_config(settings: Config, base: Base) -> T2SConfig:
+    """The architecture of a run's T2S: that of `init`, or `model` fitted to the encoders.
+
+    Args:
+      settings: of the run.
+      base: its checkpoint, whose codec and tokenizer decide on codes, features and text tokens.
+    """
+    if settings.init != "scratch":
+        return source_of(settings, base).config("t2s")
+    cfg = config.architecture(T2SConfig, settings.model)
+    codec, features = base.config("semantic_codec"), base.config("w2v_bert").width
+    pieces = Tokenizer(base.path / "tokenizer" / "bpe.model").vocab_size
+    return dataclasses.replace(
+        cfg,
+        num_text_tokens=pieces,
+        num_codes=codec.codebook_size + 2,
+        start_code=codec.codebook_size,
+        stop_code=codec.codebook_size + 1,
+        speaker=dataclasses.replace(cfg.speaker, feature_dim=features, latent_width=cfg.width),
+        emotion=dataclasses.replace(cfg.emotion, feature_dim=features),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The checkpoint that a run makes: that of its beginning with another network in it.
+
+    Attributes:
+      base: the checkpoint that the run began with.
+      part: name of the trained network; its arrays are called `<part>.<name>` in a run.
+      settings: of the new checkpoint; no `emotion_groups` leave the prototypes out.
+    """
+
+    base: Base
+    part: str
+    settings: Settings
+
+    @classmethod
+    def of(cls, base: Base, part: str, configs: Mapping[str, Any], **changes: Any) -> "Result":
+        """What becomes of `base`.
+
+        Args:
+          base: the checkpoint that the run began with.
+          part: name of the trained network.
+          configs: name -> architecture of that network, and of others that change.
+          **changes: of the other settings.
+        """
+        configs = {**base.settings.configs, **configs}
+        settings = dataclasses.replace(base.settings, configs=configs, trained=True, **changes)
+        return cls(base, part, settings)
+
+    def gather(self, arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+        """The arrays of the network among those of a run, whole, on the host of every process."""
+        prefix = f"{self.part}."
+        own = {n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)}
+        if jax.process_count() == 1:
+            return {name: np.asarray(x) for name, x in own.items()}
+        return {n: multihost_utils.process_allgather(x, tiled=True) for n, x in own.items()}
+
+    def publish(self, out: pathlib.Path, arrays: Mapping[str, jax.Array]) -> None:
+        """Writes the checkpoint. Files of the first one that stay are hard links.
+
+        Args:
+          out: directory to write; nothing happens if it exists.
+          arrays: all of the run, by flat name.
+        """
+        values = self.gather(arrays)
+        if jax.process_index() == 0 and not out.exists():
+            self._write(out, values)
+        if jax.process_count() > 1:  # nobody leaves before the coordinator has written
+            multihost_utils.sync_global_devices("published")
+
+    def _write(self, out: pathlib.Path, values: dict[str, np.ndarray]) -> None:
+        base = self.base.path
+        replaced = {"checkpoint.json", self.part}
+        fingerprints = dict(self.settings.fingerprints)
+        if not self.settings.emotion_groups:
+            replaced.add("prototypes")
+            fingerprints.pop("prototypes", None)
+
+        def leave_out(folder: str, names: list[str]) -> list[str]:
+            inside = pathlib.Path(folder) in (base, base / "weights")
+            return [n for n in names if inside and n in replaced]
+
+        with store.writing(out) as directory:
+            shutil.copytree(
+                base, directory, copy_function=_link, ignore=leave_out, dirs_exist_ok=True
+            )
+            fingerprints[self.part] = save_part(directory, self.part, values)
+            dataclasses.replace(self.settings, fingerprints=fingerprints).save(directory)
+
+
+def _link(source: str, target: str) -> None:
+    with contextlib.suppress(OSError):  # another file system
+        os.link(source, target)
+        return
+    shutil.copy2(source, target)

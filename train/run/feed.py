@@ -1,0 +1,127 @@
+"""The data of a run: its settings, and batches for a stage."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from indextts2_jax import sharding
+from train.data import batches as data
+from train.data import shards
+from train.data.batch_plan import BatchPlan
+from train.data.config import DataConfig
+from train.data.records import Records
+from train.data.shards import Utterance
+from train.run.artifacts import Base
+from train.run.config import Config
+
+
+def data_config(measure: str, budget: int, **changes: Any) -> ConfigDict:
+    """Settings of the data of a run; see `train.data_config.DataConfig`.
+
+    Args:
+      measure: "codes" or "frames".
+      budget: of a batch, in these.
+      **changes: of the other keys.
+    """
+    out = ConfigDict(
+        {
+            "paths": ("",),  # directories made by train.prepare
+            "measure": measure,
+            "budget": budget,
+            "max_rows": 256,
+            "prompt_codes": 300,
+            "speed_probability": 0.5,
+            "max_codes": 0,  # 0: what the model has positions for
+            "validation": 64,  # utterances of each data set
+            "round_size": 1 << 16,
+            "ladder_ratio": 1.25,
+        }
+    ).lock()
+    out.update(changes)
+    return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """Batches of this process, stage by stage.
+
+    Attributes:
+      settings: of the run.
+      plan: of the data in equal shares, for validation and the list of speakers.
+    """
+
+    settings: Config
+    plan: BatchPlan
+
+    @classmethod
+    def open(
+        cls,
+        settings: Config,
+        base: Base,
+        mesh: Mesh,
+        fields: Sequence[str],
+        max_codes: int,
+        max_text: int,
+    ) -> "Feed":
+        """Opens the data of a run.
+
+        Args:
+          settings: of the run.
+          base: its checkpoint, whose encoders must be those of the data.
+          mesh: that batches are split over.
+          fields: what is loaded.
+          max_codes: that the model has positions for.
+          max_text: likewise.
+
+        Raises:
+          InputError: if there is no data, or it does not fit.
+        """
+        values = settings.data.to_dict()
+        longest = values.pop("max_codes")
+        cfg = DataConfig(
+            **values,
+            fields=tuple(fields),
+            rows_multiple=sharding.batch_parts(mesh) * settings.accumulation,
+            max_codes=min(longest or max_codes, max_codes),
+            max_text=max_text,
+            seed=settings.seed,
+        )
+        plan = data.open_plan(cfg)
+        wanted = shards.fingerprints(base.path, base.settings)
+        shards.check_fingerprints(
+            plan.fingerprints, wanted, f"data {', '.join(cfg.paths)} and checkpoint {base.path}"
+        )
+        return cls(settings, plan)
+
+    def batches(self, stage: Config, start: int) -> data.Batches:
+        """Endless batches of a stage from step `start` on."""
+        plan = data.open_plan(dataclasses.replace(self.plan.cfg, weights=tuple(stage.mix)))
+        return data.Batches(plan, start, workers=self.settings.workers, **_process())
+
+    def validation(self) -> Sequence[Mapping[str, np.ndarray]]:
+        """The batches of one validation."""
+        return data.ValidationBatches(self.plan, **_process())
+
+    def samples(self, count: int) -> list[tuple[Utterance, Utterance]]:
+        """Validation utterances of all lengths, each with its prompt; all if they are fewer.
+
+        Where nothing is held out, utterances of the first training batches.
+        """
+        prompts = {
+            int(row): int(prompt)
+            for batch in self.plan.validation or [self.plan[i] for i in range(count)]
+            for row, prompt in zip(batch.rows, batch.prompts, strict=True)
+        }
+        pairs = list(prompts.items())
+        chosen = np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int)
+        records = Records(self.plan.shards)
+        return [(records[pairs[i][0]], records[pairs[i][1]]) for i in chosen]
+
+
+def _process() -> dict[str, int]:
+    return {"process": jax.process_index(), "processes": jax.process_count()}

@@ -1,0 +1,351 @@
+"""A run: stages one after the other, each resumed where it was, and a checkpoint to speak with.
+
+    RUN/
+      config.json            all settings, as they were when the run began
+      0-main/<step>/         checkpoints of stage 0 (see `train.checkpoints`)
+      metrics.csv, events*   losses, speed; `python -m train.metrics RUN` draws them
+      samples/STEP/          pictures and sounds (see `train.samples`)
+      checkpoint/            the result: `indextts2 synthesize --checkpoint RUN/checkpoint ...`
+
+Exit codes: 0 done, 2 input that cannot be used (or a loss that is not finite), 143 told to stop
+(SIGTERM: the state is saved; the same command goes on).
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import pathlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from indextts2_jax import programs, sharding
+from indextts2_jax.errors import InputError
+from train.metrics import MetricsWriter, Throughput
+from train.run import config, lora
+from train.run import task as common
+from train.run.checkpoints import Checkpoints
+from train.run.config import Config
+from train.run.task import Partition, Step, Task, TrainingError, TrainState
+
+Initial = Callable[[Mapping[str, Any]], dict[str, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a trainer gives the loop.
+
+    Attributes:
+      settings: the configuration of the run.
+      mesh: of all devices.
+      task: stage settings -> what is trained.
+      initial: shardings by name -> arrays of those names that do not begin at random.
+      batches: (stage settings, first step) -> endless iterator of this process's rows of batches.
+      validation: the batches of one validation; may be empty.
+      publish: all arrays of the last task -> the result is written.
+      samples: (all arrays of a task, writer, steps that are done) -> pictures and sounds; or None.
+    """
+
+    settings: Config
+    mesh: Mesh
+    task: Callable[[Config], Task]
+    initial: Initial
+    batches: Callable[[Config, int], Iterator[Mapping[str, np.ndarray]]]
+    validation: Callable[[], Sequence[Mapping[str, np.ndarray]]]
+    publish: Callable[[Mapping[str, jax.Array]], None]
+    samples: Callable[[Mapping[str, jax.Array], MetricsWriter, int], None] | None = None
+
+
+def main(
+    trainer: Callable[[Config], Setup], description: str | None, argv: Sequence[str] | None = None
+) -> int:
+    """The command line of a trainer.
+
+    Args:
+      trainer: makes a setup of a configuration.
+      description: for `--help`.
+      argv: arguments; of the process if None.
+
+    Returns:
+      The exit code.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=pathlib.Path, required=True, help="file in configs/")
+    parser.add_argument("assignments", nargs="*", metavar="key=value", help="changes of it")
+    parser.add_argument("--show", action="store_true", help="print all settings and stop")
+    group = parser.add_argument_group("several machines (one process each)")
+    group.add_argument("--distributed", action="store_true", help="find the others (TPU, SLURM)")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="... or say where process 0 is,")
+    group.add_argument("--processes", type=int, help="... how many there are,")
+    group.add_argument("--process", type=int, help="... and which one this is, from 0")
+    args = parser.parse_args(argv)
+    try:
+        settings = config.load(args.config, args.assignments)
+        if args.show:
+            print(config.to_json(settings))
+            return 0
+        for key in ("checkpoint", "out"):
+            if not settings[key]:
+                raise InputError(f"{key} is not given; add {key}=DIRECTORY")
+        if args.distributed or args.coordinator:
+            jax.distributed.initialize(args.coordinator, args.processes, args.process)
+        programs.enable_compilation_cache()
+        with Stop() as stop:
+            run(trainer(settings), stop)
+        return 143 if stop.told else 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def run(setup: Setup, stop: "Stop | None" = None) -> None:
+    """Runs all stages that are not done yet, and publishes the result.
+
+    Raises:
+      InputError: if the run cannot start or go on; nothing that was saved is lost.
+    """
+    settings, stop = setup.settings, stop or Stop()
+    out = pathlib.Path(settings.out)
+    if jax.process_index() == 0:
+        _keep_config(out, settings)
+    total = sum(stage.steps for stage in settings.stages)
+    learned: dict[str, jax.Array] = {}  # by earlier stages
+    arrays: dict[str, jax.Array] = {}  # all of the last one
+    begin = 0
+    for number, stage in enumerate(settings.stages):
+        step = make_step(setup, stage)
+        checkpoints = Checkpoints(out / f"{number}-{stage.name}", keep=settings.checkpoints.keep)
+        with contextlib.closing(checkpoints):
+            done = checkpoints.latest
+            frozen, params = start_arrays(setup, step, learned, with_params=done is None)
+            if done is None:
+                key = jax.random.fold_in(jax.random.key(settings.seed), number)
+                state = step.start(params, jax.random.key_data(key))
+            else:
+                state = checkpoints.restore(step.abstract_state)
+            del params
+            if int(state.step) < stage.steps:
+                first = begin + int(state.step)
+                with contextlib.closing(MetricsWriter(out, total, first)) as writer:
+                    state = _Loop(setup, stage, step, begin, checkpoints, writer, stop).run(
+                        state, frozen
+                    )
+            if int(state.step) < stage.steps:
+                return
+        last = number == len(settings.stages) - 1
+        kept = _kept(state) if last else state.params
+        learned |= step.learned(kept, frozen)
+        arrays = step.merged(kept, frozen)
+        begin += stage.steps
+    setup.publish({**learned, **arrays})
+
+
+def make_step(setup: Setup, stage: Config) -> Step:
+    """The compiled functions of a stage."""
+    settings = setup.settings
+    task = setup.task(stage)
+    adapters = None
+    if settings.lora.rank:
+        targets = settings.lora.targets or task.lora_targets
+        adapters = lora.LoraConfig(settings.lora.rank, settings.lora.alpha, targets)
+    rate = common.schedule(stage)
+    return Step(
+        task,
+        Partition.of(task, stage, adapters),
+        setup.mesh,
+        common.optimizer(settings.optimizer, rate),
+        rate,
+        stage.steps,
+        settings.accumulation,
+        jnp.dtype(settings.compute_dtype),
+        settings.ema,
+    )
+
+
+def start_arrays(
+    setup: Setup, step: Step, learned: Mapping[str, jax.Array], *, with_params: bool
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """The arrays that a stage begins with, each where it will lie.
+
+    In this order: what earlier stages learned, what `Setup.initial` has, random values.
+
+    Args:
+      setup: of the run.
+      step: of the stage.
+      learned: by earlier stages.
+      with_params: also make the trained ones (a checkpoint has them otherwise).
+
+    Returns:
+      Frozen arrays and trained parameters.
+    """
+    places = dict(step.frozen_shardings)
+    if with_params:
+        places |= step.param_shardings
+    have = {name: learned[name] for name in places if name in learned}
+    have |= setup.initial({n: s for n, s in places.items() if n not in have})
+    new = {n: s for n, s in places.items() if n not in have}
+    if new:
+        key = jax.random.key(setup.settings.seed)
+        have |= jax.jit(lambda k: step.random(k, new), out_shardings=new)(key)
+    frozen = {name: have[name] for name in step.frozen_shardings}
+    return frozen, {name: have[name] for name in step.param_shardings} if with_params else {}
+
+
+def _kept(state: TrainState) -> dict[str, jax.Array]:
+    """The parameters that are looked at and published: averaged if the run averages."""
+    return state.params if state.average is None else state.average
+
+
+@dataclasses.dataclass
+class _Loop:
+    """The steps of one stage."""
+
+    setup: Setup
+    stage: Config
+    step: Step
+    begin: int  # steps of earlier stages
+    checkpoints: Checkpoints
+    writer: MetricsWriter
+    stop: "Stop"
+
+    def run(self, state: TrainState, frozen: Mapping[str, jax.Array]) -> TrainState:
+        """Trains to the end of the stage, or until it is told to stop."""
+        settings, steps = self.setup.settings, self.stage.steps
+        every = settings.checkpoints.every
+        done = int(state.step)
+        batches = self.setup.batches(self.stage, done)
+        validation = self.setup.validation()
+        speed = Throughput(
+            getattr(self.setup.mesh.devices.flat[0], "device_kind", ""), self.setup.mesh.size
+        )
+        waiting: tuple[int, Any, Any] | None = None
+        while done < steps:
+            started = time.perf_counter()
+            rows = next(batches)
+            batch = common.to_devices(rows, self.setup.mesh)
+            waited = time.perf_counter() - started
+            state, metrics = self.step.train(state, frozen, batch)
+            done += 1
+            # Looked at one step late, so that the device never waits for the host.
+            self._check(waiting)
+            waiting = (done, metrics, rows)
+            speed.step(waited, self.step.task.tokens(batch), self.step.task.flops(batch))
+            if done % settings.log_every == 0 or done == steps:
+                self._check(waiting)
+                self._log(done, metrics, speed)
+            if validation and (done % settings.validate_every == 0 or done == steps):
+                self._check(waiting)
+                self._validate(done, state, frozen, validation)
+                speed.pause()
+            if self.setup.samples and (done % settings.sample_every == 0 or done == steps):
+                self._check(waiting)
+                arrays = self.step.merged(_kept(state), frozen)
+                self.setup.samples(arrays, self.writer, self.begin + done)
+                speed.pause()
+            stopped = self.stop.agreed(done)
+            if done % every == 0 or done == steps or stopped:
+                self._check(waiting)
+                self.checkpoints.save(state, done)
+            if stopped:
+                self.checkpoints.wait()
+                self.writer.note(f"told to stop: saved at step {self.begin + done}")
+                break
+        return state
+
+    def _check(self, waiting: tuple[int, Any, Any] | None) -> None:
+        """Ends the run if the loss of a step was not finite."""
+        if waiting is None or bool(waiting[1]["finite"]):
+            return
+        done, metrics, rows = waiting
+        step = self.begin + done
+        path = (
+            pathlib.Path(self.setup.settings.out) / f"not_finite-{step}-{jax.process_index()}.npz"
+        )
+        arrays: dict[str, Any] = {f"metric_{n}": np.asarray(x) for n, x in metrics.items()}
+        np.savez(path, **arrays, **rows)
+        raise TrainingError(
+            f"loss {float(metrics['loss'])} (gradient norm {float(metrics['gradient_norm'])}) at "
+            f"step {step}; its batch is in {path}"
+        )
+
+    def _log(self, done: int, metrics: Mapping[str, jax.Array], speed: Throughput) -> None:
+        values = {n: float(x) for n, x in metrics.items() if n != "finite"}
+        self.writer.scalars(self.begin + done, {**values, **speed.metrics()})
+
+    def _validate(
+        self,
+        done: int,
+        state: TrainState,
+        frozen: Mapping[str, jax.Array],
+        batches: Sequence[Mapping[str, np.ndarray]],
+    ) -> None:
+        params = _kept(state)
+        sums: dict[str, float] = {}
+        rows = 0.0
+        for number, rows_of in enumerate(batches):
+            batch = common.to_devices(rows_of, self.setup.mesh)
+            key = jax.random.fold_in(jax.random.key(0), number)
+            out = self.step.validate(params, frozen, batch, key)
+            weight = float(jnp.sum(batch["weight"]))
+            rows += weight
+            for name, x in out.items():
+                sums[name] = sums.get(name, 0.0) + weight * float(x)
+        means = {f"validation_{name}": x / rows for name, x in sums.items()}
+        self.writer.scalars(self.begin + done, means)
+
+
+class Stop:
+    """Notes SIGTERM, and lets all processes agree that they got it."""
+
+    def __init__(self) -> None:
+        self.told = False
+        self._before: Any = None
+
+    def __enter__(self) -> "Stop":
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, *_: object) -> None:
+        self.told = True
+
+    def agreed(self, step: int) -> bool:
+        """Whether all processes stop after `step`."""
+        if jax.process_count() > 1:  # jax.distributed has its own handler
+            self.told = multihost_utils.reached_preemption_sync_point(step)
+        return self.told
+
+
+def _keep_config(out: pathlib.Path, settings: Config) -> None:
+    """Writes config.json; says what has changed since the run began."""
+    out.mkdir(parents=True, exist_ok=True)
+    path, text = out / "config.json", config.to_json(settings)
+    if not path.exists():
+        path.write_text(text + "\n")
+        return
+    before, now = set(path.read_text().splitlines()), text.splitlines()
+    if changed := [line.strip(" ,") for line in now if line not in before and line.strip("{}")]:
+        print(f"goes on with changed settings: {'; '.join(changed)}", file=sys.stderr)
+
+
+def make_mesh(settings: Config) -> Mesh:
+    """The mesh of a run."""
+    return sharding.make_mesh(**settings.mesh.to_dict())
