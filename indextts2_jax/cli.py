@@ -161,21 +161,26 @@ def _add_convert(commands: Any) -> None:
 
 
 def _run_convert(args: argparse.Namespace) -> None:
-    from indextts2_jax.release import convert as release
     from indextts2_jax.release import export
+    from indextts2_jax.release.convert import (
+        ENCODERS_NOTICE,
+        LICENCE_NOTICE,
+        convert_encoders,
+        convert_release,
+    )
 
     if not args.src and (args.aux or args.dtype != "float32" or args.no_emotion_text):
         raise InputError("--aux, --dtype and --no-emotion-text go with --src alone")
     if (args.bpe is None) == (args.encoders is not None):
         raise InputError("--encoders needs --bpe, and nothing else does")
-    notice = release.LICENCE_NOTICE
+    notice = LICENCE_NOTICE
     if args.reverse:
         export.export_release(args.reverse, args.out)
     elif args.encoders:
-        release.convert_encoders(args.encoders, args.bpe, args.out)
-        notice = release.ENCODERS_NOTICE
+        convert_encoders(args.encoders, args.bpe, args.out)
+        notice = ENCODERS_NOTICE
     else:
-        release.convert_release(
+        convert_release(
             args.src,
             args.out,
             aux=args.aux,

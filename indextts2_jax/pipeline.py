@@ -8,8 +8,8 @@
                              BigVGAN: mel without its tail of hiss -> wave, faded
     waves      -> join()     with silence between them -> speech
 
-`networks` has the checkpoint's networks, `programs` their compiled forms, `planning` what lies
-between a request and them, `results` what comes out.
+`networks` has the checkpoint's networks, `programs` their compiled forms, `items` what lies
+between a request and them, `request.results` what comes out.
 
 Every network sees padded buckets of few sizes, so that a process compiles few programs; padding
 changes nothing (each network masks it). All randomness comes from one seed: segment i decodes with
@@ -29,13 +29,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from indextts2_jax import items as planning
 from indextts2_jax import programs
 from indextts2_jax.audio import fbank, finish, mel, wav
 from indextts2_jax.checkpoint.networks import Networks
 from indextts2_jax.emotion import mixing
 from indextts2_jax.errors import InputError
-from indextts2_jax.items import Item
+from indextts2_jax.items import Item, groups, set_targets, stacked_words, stretch
 from indextts2_jax.programs import bucket, pad, padded, stacked
 from indextts2_jax.prompt.w2v_bert import normalize
 from indextts2_jax.request.duration import Duration, Target
@@ -43,7 +42,7 @@ from indextts2_jax.request.options import Emotion, Options, Request
 from indextts2_jax.request.results import Clock, Progress, Segment, Speech, Trace, join
 from indextts2_jax.request.speaker import Speaker
 from indextts2_jax.request.words import Words
-from indextts2_jax.s2m import flow_matching
+from indextts2_jax.s2m import flow_matching, model
 from indextts2_jax.t2s import generate, gpt
 from indextts2_jax.t2s.beam import beam_generate
 from indextts2_jax.text.glossary import load_glossary
@@ -303,11 +302,11 @@ class IndexTTS2(Networks):
         for request, own in zip(requests, owned, strict=True):
             self._set_targets(request, own, batch_size, clock)
         items = [item for own in owned for item in own]
-        groups = list(planning.groups(items, 1 if trace else batch_size))
-        clock.total = 4 * len(groups)
-        prefixes = [self._decode(group, clock) for group in groups]
+        batches = list(groups(items, 1 if trace else batch_size))
+        clock.total = 4 * len(batches)
+        prefixes = [self._decode(group, clock) for group in batches]
         for request, own in zip(requests, owned, strict=True):
-            planning.stretch(request, own, self.settings)
+            stretch(request, own, self.settings)
         for group, prefix in zip(groups, prefixes, strict=True):
             self._voice(group, prefix, noise, clock, trace)
         speeches = [
@@ -340,7 +339,7 @@ class IndexTTS2(Networks):
         owned = [list(self._items(request, None)) for request in requests]
         for request, own in zip(requests, owned, strict=True):
             self._set_targets(request, own, batch_size, clock)
-        for group in planning.groups([x for own in owned for x in own], batch_size):
+        for group in groups([x for own in owned for x in own], batch_size):
             self._decode(group, clock)
         return [sum(len(item.codes) for item in own) for own in owned]
 
@@ -356,7 +355,7 @@ class IndexTTS2(Networks):
         prefixes = (self._decode([item], clock) for item in items)
         if request.duration.by == "stretch":  # the shares of segments need all their codes
             prefixes = list(prefixes)
-            planning.stretch(request, items, self.settings)
+            stretch(request, items, self.settings)
         for item, prefix in zip(items, prefixes, strict=True):
             self._voice([item], prefix, None, clock, None)
             yield item.segment
@@ -423,12 +422,12 @@ class IndexTTS2(Networks):
     ) -> None:
         def natural_lengths() -> list[int]:
             free = [item.by_itself() for item in items]
-            for group in planning.groups(free, batch_size):
+            for group in groups(free, batch_size):
                 self._decode(group, clock)
             return [len(item.codes) for item in free]
 
         most = self.t2s.cfg.max_codes - 1
-        planning.set_targets(request, items, self.settings, most, natural_lengths)
+        set_targets(request, items, self.settings, most, natural_lengths)
 
     def _decode(self, group: list[Item], clock: Clock) -> gpt.Prefix:
         """Decodes the semantic codes of a group of items; returns their prefix."""
@@ -562,9 +561,9 @@ class IndexTTS2(Networks):
         before = regulate(*embedding, prompts, prompt_mels.shape[1])
         after = regulate(semantic, spoken, frames, bucket(int(frames.max())))
         if any(item.request.words for item in rows):
-            words = planning.stacked_words(rows, frames, self.s2m.cfg.word_width)
+            words = stacked_words(rows, frames, self.s2m.cfg.word_width)
             after = programs.add_words(self.s2m, after, *words)
-        mu = programs.join(before, after, prompts, size)
+        mu = model.join(before, after, prompts, size)
         if noise is None:
             keys = jnp.stack([item.key(1) for item in rows])
             drawn = programs.draw_noise(keys, size, self.settings.mel.num_mels)

@@ -167,16 +167,6 @@ def regulate(
     return regulator(semantic, code_lengths, frame_lengths, num_frames)
 
 
-@functools.partial(jax.jit, static_argnames="size")
-def join(first: jax.Array, second: jax.Array, lengths: jax.Array, size: int) -> jax.Array:
-    """Puts `second` [B, ., D] behind the first `lengths` frames of `first`: [B, size, D]."""
-    place = jnp.arange(size)
-    head = first[:, jnp.minimum(place, first.shape[1] - 1)]
-    behind = jnp.clip(place - lengths[:, None], 0, second.shape[1] - 1)
-    tail = jnp.take_along_axis(second, behind[..., None], axis=1)
-    return jnp.where((place < lengths[:, None])[..., None], head, tail)
-
-
 @functools.partial(jax.jit, static_argnames=("size", "num_mels"))
 def draw_noise(keys: jax.Array, size: int, num_mels: int) -> jax.Array:
     """Flow-matching noise [B, size, num_mels]; a longer draw begins with the shorter one."""

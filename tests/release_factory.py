@@ -16,6 +16,7 @@ from indextts2_jax.audio.mel import MelConfig
 from indextts2_jax.checkpoint.demo import train_tokenizer
 from indextts2_jax.checkpoint.parts import PARTS
 from indextts2_jax.emotion.qwen3 import Qwen3Config
+from indextts2_jax.nn import pytree
 from indextts2_jax.prompt.campplus import CAMPPlusConfig
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
 from indextts2_jax.prompt.w2v_bert import W2VBertConfig
@@ -84,7 +85,7 @@ def released_configs():
 
 def random_tensors(name, config, seed=0):
     """Torch name -> random float32 array, scaled so that signals neither die nor explode."""
-    shapes = convert.shapes(PARTS[name].abstract(config))
+    shapes = pytree.shapes(PARTS[name].abstract(config))
     empty = {k: np.broadcast_to(np.float32(0), shape) for k, shape in shapes.items()}
     for key, x in convert.to_torch(empty, PARTS[name].rules).items():
         rng = np.random.default_rng([seed, zlib.crc32(f"{name}/{key}".encode())])

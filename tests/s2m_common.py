@@ -10,6 +10,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from indextts2_jax import convert
+from indextts2_jax.nn import pytree
 from indextts2_jax.s2m import model as s2m
 from tests.common import SHARED, load_golden, weights_of
 
@@ -18,9 +19,9 @@ SHARED_S2M = SHARED / "golden" / "s2m"
 
 def build(cfg: s2m.S2MConfig, tensors: dict[str, np.ndarray]) -> s2m.S2M:
     """The model of `cfg` with torch weights, in float32."""
-    model = convert.abstract(lambda rngs: s2m.S2M(cfg, rngs=rngs))
-    arrays = convert.to_jax(tensors, s2m.TORCH_RULES, convert.shapes(model), s2m.torch_unused(cfg))
-    return convert.fill(model, {k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()})
+    model = pytree.abstract(lambda rngs: s2m.S2M(cfg, rngs=rngs))
+    arrays = convert.to_jax(tensors, s2m.TORCH_RULES, pytree.shapes(model), s2m.torch_unused(cfg))
+    return pytree.fill(model, {k: jnp.asarray(v, jnp.float32) for k, v in arrays.items()})
 
 
 @functools.cache

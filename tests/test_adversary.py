@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from indextts2_jax import convert
+from indextts2_jax.nn import pytree
 from train.objectives.adversary import (
     SpeakerClassifier,
     SpeakerClassifierConfig,
@@ -58,9 +58,9 @@ def test_loss_and_accuracy_per_row():
 
 
 def test_classifier_computes_in_the_dtype_of_its_weights():
-    arrays = convert.random_arrays(build, seed=0)
-    module = convert.fill(
-        convert.abstract(build), {k: jnp.asarray(v, jnp.bfloat16) for k, v in arrays.items()}
+    arrays = pytree.random_arrays(build, seed=0)
+    module = pytree.fill(
+        pytree.abstract(build), {k: jnp.asarray(v, jnp.bfloat16) for k, v in arrays.items()}
     )
     jaxpr = jax.make_jaxpr(module)(jnp.ones((2, CFG.width)))
     products = [e for e in jaxpr.eqns if e.primitive.name == "dot_general"]
@@ -76,15 +76,15 @@ def test_classifier_and_reversed_encoder_pull_in_opposite_directions():
     speaker = jnp.asarray(np.arange(24) % CFG.num_speakers)
     x = rng.standard_normal((24, 5)) + 2 * np.eye(CFG.num_speakers, 5)[speaker]
     x = jnp.asarray(x, jnp.float32)
-    params = convert.random_arrays(build, seed=2)
+    params = pytree.random_arrays(build, seed=2)
     encoder = jnp.asarray(rng.standard_normal((5, CFG.width)) / 5**0.5, jnp.float32)
-    abstract = convert.abstract(build)
+    abstract = pytree.abstract(build)
 
     @jax.jit
     def gradients(params, encoder):
         def loss(params, encoder):
             vectors = reverse_gradient(x @ encoder, 1.0)
-            return speaker_loss(convert.fill(abstract, params)(vectors), speaker)[0].mean()
+            return speaker_loss(pytree.fill(abstract, params)(vectors), speaker)[0].mean()
 
         return jax.value_and_grad(loss, argnums=(0, 1))(params, encoder)
 

@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from indextts2_jax import convert
+from indextts2_jax.nn import pytree
 from indextts2_jax.t2s import beam, gpt
 from indextts2_jax.t2s import generate as gen
 from tests.common import SHARED, load_golden, needs_shared, weights_of
@@ -44,13 +45,13 @@ def model(golden):
     def build(rngs):
         return gpt.T2S(CFG, rngs=rngs)
 
-    empty = convert.abstract(build)
-    arrays = convert.random_arrays(build, seed=0)
+    empty = pytree.abstract(build)
+    arrays = pytree.random_arrays(build, seed=0)
     decoding = ("blocks.", "norm_", "code_")
-    expected = {k: s for k, s in convert.shapes(empty).items() if k.startswith(decoding)}
+    expected = {k: s for k, s in pytree.shapes(empty).items() if k.startswith(decoding)}
     weights = {k: w.astype(np.float32) for k, w in weights_of(golden).items()}
     arrays |= convert.to_jax(weights, gpt.TORCH_RULES, expected)
-    return convert.fill(empty, {k: jnp.asarray(x) for k, x in arrays.items()})
+    return pytree.fill(empty, {k: jnp.asarray(x) for k, x in arrays.items()})
 
 
 def keys_of(items, seed=0):
@@ -108,10 +109,10 @@ def released():
     tensors = load_file(folder / "t2s_small.safetensors")
     block = json.loads((folder / "t2s_small.json").read_text())["config"]
     cfg = gpt.T2SConfig.from_release(block, {k: v.shape for k, v in tensors.items()})
-    empty = convert.abstract(lambda rngs: gpt.T2S(cfg, rngs=rngs))
-    arrays = convert.to_jax(tensors, gpt.TORCH_RULES, convert.shapes(empty), gpt.TORCH_UNUSED)
+    empty = pytree.abstract(lambda rngs: gpt.T2S(cfg, rngs=rngs))
+    arrays = convert.to_jax(tensors, gpt.TORCH_RULES, pytree.shapes(empty), gpt.TORCH_UNUSED)
     with np.load(folder / "t2s_small_io.npz") as io:
-        return convert.fill(empty, {k: jnp.asarray(x) for k, x in arrays.items()}), dict(io)
+        return pytree.fill(empty, {k: jnp.asarray(x) for k, x in arrays.items()}), dict(io)
 
 
 @needs_shared

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from indextts2_jax.convert import abstract, fill, params, shapes, to_jax, to_torch
+from indextts2_jax.convert import to_jax, to_torch
 from indextts2_jax.nn.conv import fold_weight_norm
+from indextts2_jax.nn.pytree import abstract, fill, params, shapes
 from indextts2_jax.vocoder import bigvgan
 from indextts2_jax.vocoder.bigvgan import BigVGAN, BigVGANConfig, sin_squared
 from tests.common import SHARED, load_golden, manifest, needs_shared, relative_error, weights_of

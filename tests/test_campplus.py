@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from indextts2_jax.convert import abstract, fill, params, shapes, to_jax, to_torch
+from indextts2_jax.convert import to_jax, to_torch
+from indextts2_jax.nn.pytree import abstract, fill, params, shapes
 from indextts2_jax.prompt import campplus
 from indextts2_jax.prompt.campplus import CAMPPlus, CAMPPlusConfig
 from tests.common import SHARED, load_golden, manifest, needs_shared, relative_error, weights_of

@@ -10,13 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from indextts2_jax import cli, convert
+from indextts2_jax import cli
 from indextts2_jax.checkpoint import store
 from indextts2_jax.checkpoint.parts import PARTS, Settings, save_part
+from indextts2_jax.nn import pytree
 from indextts2_jax.prompt.campplus import CAMPPlusConfig
-from indextts2_jax.release.convert import OWN_SETTINGS, convert_release
+from indextts2_jax.release.convert import convert_release
 from indextts2_jax.release.export import export_release
 from indextts2_jax.release.files import write_weights
+from indextts2_jax.release.find import OWN_SETTINGS
 from indextts2_jax.release.texts import FILES
 from tests.common import SHARED, needs_shared
 
@@ -122,7 +124,7 @@ def exported(trained, tmp_path_factory):
 
 
 def _random_arrays(name, config):
-    return convert.random_arrays(lambda rngs: PARTS[name].model(config, rngs=rngs), 0)
+    return pytree.random_arrays(lambda rngs: PARTS[name].model(config, rngs=rngs), 0)
 
 
 def _replace_part(path, name, change, config=None):
@@ -400,9 +402,7 @@ def test_damage_is_one_line_and_nothing_is_written(odd_checkpoint, tmp_path, kin
 
 def test_a_part_of_a_model_alone_is_no_release(trained, tmp_path):
     path = _only(trained, tmp_path / "checkpoint", "campplus")
-    with pytest.raises(
-        store.CheckpointError, match="no whole model: s2m, semantic_codec, t2s"
-    ):
+    with pytest.raises(store.CheckpointError, match="no whole model: s2m, semantic_codec, t2s"):
         export_release(path, tmp_path / "out")
 
 

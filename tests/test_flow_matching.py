@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 from indextts2_jax import convert
+from indextts2_jax.nn import pytree
 from indextts2_jax.nn.masking import length_mask, zero_padding
 from indextts2_jax.s2m import dit, flow_matching, wavenet
 from tests.common import load_golden, needs_shared, relative_error
@@ -104,7 +105,7 @@ def test_loss_and_its_slope_match_the_formulas():
     golden, model = load_golden("s2m"), golden_model().velocity
     losses, _, gradients = loss_and_gradients(model, *golden_loss_inputs(golden))
     assert relative_error(losses.mean(), golden["out_loss"]) < 1e-5
-    weights, gradients = convert.params(model), convert.params(gradients)
+    weights, gradients = pytree.params(model), pytree.params(gradients)
     slope = sum(np.sum(weights[name] * gradient) for name, gradient in gradients.items())
     assert relative_error(slope, golden["out_loss_slope"]) < 1e-4
 
@@ -127,8 +128,8 @@ def test_both_objectives_are_equal_in_value_and_gradient():
     mel_losses, mel_estimate, mel_gradients = loss_and_gradients(*args, objective="mel")
     np.testing.assert_allclose(mel_losses, losses, rtol=1e-6)
     np.testing.assert_allclose(mel_estimate, estimate, atol=1e-6)
-    mel_gradients = convert.params(mel_gradients)
-    for name, gradient in convert.params(gradients).items():
+    mel_gradients = pytree.params(mel_gradients)
+    for name, gradient in pytree.params(gradients).items():
         np.testing.assert_allclose(mel_gradients[name], gradient, atol=1e-6, err_msg=name)
     with pytest.raises(ValueError, match="objective is 'mal'; want one of velocity, mel"):
         flow_matching.loss(*args, objective="mal")
@@ -140,8 +141,8 @@ def test_remat_changes_neither_loss_nor_gradients():
     want_loss, _, want = loss_and_gradients(*args)
     got_loss, _, got = loss_and_gradients(*args, remat=True)
     np.testing.assert_allclose(got_loss, want_loss, rtol=1e-6)
-    want = convert.params(want)
-    for name, gradient in convert.params(got).items():
+    want = pytree.params(want)
+    for name, gradient in pytree.params(got).items():
         np.testing.assert_allclose(gradient, want[name], atol=1e-6, err_msg=name)
 
 
@@ -150,7 +151,7 @@ def test_item_without_scored_frames_costs_nothing():
     golden["prompt_lengths"] = np.array([golden["lengths"][0], *golden["prompt_lengths"][1:]])
     losses, _, gradients = loss_and_gradients(golden_model().velocity, *golden_loss_inputs(golden))
     assert losses[0] == 0 and np.all(losses[1:] > 0)
-    assert all(np.all(np.isfinite(x)) for x in convert.params(gradients).values())
+    assert all(np.all(np.isfinite(x)) for x in pytree.params(gradients).values())
 
 
 @pytest.mark.slow
@@ -160,8 +161,8 @@ def test_padding_changes_neither_loss_nor_gradients():
     want_loss, _, want = loss_and_gradients(model, *golden_loss_inputs(golden))
     got_loss, _, got = loss_and_gradients(model, *golden_loss_inputs(padded))
     np.testing.assert_allclose(got_loss, want_loss, rtol=1e-6)
-    want = convert.params(want)
-    for name, gradient in convert.params(got).items():
+    want = pytree.params(want)
+    for name, gradient in pytree.params(got).items():
         np.testing.assert_allclose(gradient, want[name], atol=1e-5, err_msg=name)
 
 
@@ -220,7 +221,7 @@ def test_loss_and_gradients_match_the_original(monkeypatch):
     losses, *_ = loss_and_gradients(shared_model().velocity, *inputs, dropped)
     assert relative_error(losses.mean(), golden["out_loss_l1_dropped"]) < 1e-5
 
-    arrays = {name: np.asarray(g) for name, g in convert.params(gradients).items()}
+    arrays = {name: np.asarray(g) for name, g in pytree.params(gradients).items()}
     torch_gradients = convert.to_torch(arrays, dit.TORCH_RULES)
     norms = json.loads((SHARED_S2M / "cfm_loss.json").read_text())["config"]["grad_norms_l1"]
     assert set(norms) == {f"estimator.{name}" for name in torch_gradients}

@@ -105,7 +105,7 @@ def test_trainers_say_what_is_missing(encoders):
     base = artifacts.Base.open(encoders)
     run = config.load(CONFIGS / "t2s_tiny.py", ["init=checkpoint"])
     with pytest.raises(store.CheckpointError, match="holds no t2s; train first"):
-        artifacts.t2s_config(run, base)
+        t2s.t2s_config(run, base)
     run = config.load(CONFIGS / "s2m_tiny.py", [LATENTS])
     with pytest.raises(store.CheckpointError, match="holds no t2s; train first"):
         s2m.s2m_config(run, base)

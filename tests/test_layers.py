@@ -5,23 +5,39 @@ import pathlib
 
 import pytest
 
-PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "indextts2_jax"
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "indextts2_jax"
 STAGES = {"audio", "text", "prompt", "emotion", "t2s", "s2m", "vocoder"}
 SHARED = {"nn", "errors", "convert"}  # what a stage may import beside itself
+ROOM_LIMIT = 24
+
+
+def modules(path: pathlib.Path) -> set[str]:
+    """Full names of everything that a file imports; a name of a module may follow."""
+    out = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            out |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            out |= {alias.name for alias in node.names}
+    return out
 
 
 def imports(path: pathlib.Path) -> set[str]:
     """First level below `indextts2_jax` of everything that a file imports."""
-    out = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
+    return {n.split(".")[1] for n in modules(path) if n.startswith("indextts2_jax.")}
+
+
+def rooms(folder: str) -> dict[str, set[str]]:
+    """Room of a folder -> rooms of it that its files import."""
+    out: dict[str, set[str]] = {}
+    for path in (ROOT / folder).rglob("*.py"):
+        if path.name == "__init__.py":
             continue
-        out |= {n.split(".")[1] for n in names if n.startswith("indextts2_jax.")}
-    return out
+        room = path.relative_to(ROOT / folder).with_suffix("").parts[0]
+        to = {n.split(".")[1] for n in modules(path) if n.startswith(f"{folder}.")}
+        out.setdefault(room, set()).update(to - {room})
+    return {room: to & set(out) for room, to in out.items()}
 
 
 @pytest.mark.parametrize("stage", sorted(STAGES | {"nn"}))
@@ -30,11 +46,41 @@ def test_a_stage_imports_itself_and_shared_code_alone(stage):
         assert imports(path) <= {stage} | SHARED, path.name
 
 
-@pytest.mark.parametrize("module", ["convert", "checkpoint", "errors"])
+@pytest.mark.parametrize("module", ["convert", "checkpoint/store", "errors", "sharding"])
 def test_shared_modules_import_no_stage(module):
-    assert imports(PACKAGE / f"{module}.py") <= SHARED
+    assert not imports(PACKAGE / f"{module}.py") & STAGES
+
+
+def test_the_package_never_imports_the_trainer():
+    for path in PACKAGE.rglob("*.py"):
+        assert not {n for n in modules(path) if n.split(".")[0] == "train"}, path
+
+
+def test_the_trainer_itself_knows_no_stage():
+    for path in (ROOT / "train" / "run").rglob("*.py"):
+        assert not imports(path) & (STAGES - {"audio"}), path.name
+
+
+@pytest.mark.parametrize(
+    "place", ["indextts2_jax/text", "indextts2_jax/audio/wav.py", "train/corpus/recordings.py"]
+)
+def test_reading_texts_and_recordings_needs_no_jax(place):
+    path = ROOT / place
+    for file in path.rglob("*.py") if path.is_dir() else [path]:
+        assert not {n for n in modules(file) if n.split(".")[0] in {"jax", "flax"}}, file.name
+
+
+@pytest.mark.parametrize("folder", ["indextts2_jax", "train"])
+def test_rooms_are_few_and_have_no_circle(folder):
+    left = rooms(folder)
+    assert len(left) <= ROOM_LIMIT
+    while done := [room for room, to in left.items() if not to & set(left)]:
+        for room in done:
+            del left[room]
+    assert not left
 
 
 def test_torch_is_imported_in_one_file_alone():
     for path in PACKAGE.rglob("*.py"):
-        assert ("import torch" in path.read_text()) == (path.name == "torch_files.py"), path.name
+        expected = path == PACKAGE / "release" / "files.py"
+        assert ("import torch" in path.read_text()) == expected, path.name

@@ -8,10 +8,11 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from indextts2_jax import convert, sharding
+from indextts2_jax import sharding
 from indextts2_jax.checkpoint import store
 from indextts2_jax.emotion import qwen3
 from indextts2_jax.errors import InputError
+from indextts2_jax.nn import pytree
 from indextts2_jax.s2m import model as s2m
 from indextts2_jax.t2s import gpt
 from train.run import lora
@@ -28,7 +29,7 @@ TINY = LoraConfig(rank=2, alpha=3.0, targets=(r"w\.kernel",))
 
 @pytest.fixture(scope="module")
 def networks():
-    return {name: convert.abstract(build) for name, build in NETWORKS.items()}
+    return {name: pytree.abstract(build) for name, build in NETWORKS.items()}
 
 
 def random_adapter(rng, fan_in: int, fan_out: int, cfg: LoraConfig) -> dict[str, np.ndarray]:
@@ -52,7 +53,7 @@ def test_merged_kernel_is_the_layer_of_peft():
 @pytest.mark.parametrize(("name", "targets"), TARGETS.items())
 def test_new_adapters_leave_a_network_as_it_is(name, targets):
     cfg = LoraConfig(4, 8.0, targets)
-    arrays = convert.random_arrays(NETWORKS[name], seed=1)
+    arrays = pytree.random_arrays(NETWORKS[name], seed=1)
     shapes = {k: v.shape for k, v in arrays.items()}
     adapters = lora.init(jax.random.key(0), shapes, cfg)
     assert {k: v.shape for k, v in adapters.items()} == lora.adapter_shapes(shapes, cfg)
@@ -65,7 +66,7 @@ def test_new_adapters_leave_a_network_as_it_is(name, targets):
 
 def test_targets_are_the_matrices_of_all_blocks(networks):
     for name, matrices in (("t2s", 2 * 4), ("s2m", 5 * 5), ("qwen3", 2 * 7)):
-        shapes, cfg = convert.shapes(networks[name]), LoraConfig(1, 1.0, TARGETS[name])
+        shapes, cfg = pytree.shapes(networks[name]), LoraConfig(1, 1.0, TARGETS[name])
         adapters = lora.adapter_shapes(shapes, cfg)
         assert len(adapters) == 2 * matrices  # A and B
         inside = lora.adapter_shapes({f"{name}.{n}": shape for n, shape in shapes.items()}, cfg)
@@ -75,7 +76,7 @@ def test_targets_are_the_matrices_of_all_blocks(networks):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_exactly_the_kernels_of_plain_linear_layers_are_taken(networks, name):
     network, taken = networks[name], set()
-    shapes = convert.shapes(network)
+    shapes = pytree.shapes(network)
     for parameter in shapes:
         try:
             lora.adapter_shapes(shapes, LoraConfig(1, 1.0, (parameter.replace(".", r"\."),)))
@@ -146,7 +147,7 @@ def test_sharded_adapters_merge_without_communication():
 @pytest.mark.parametrize(("name", "network"), {"t2s": gpt, "s2m": s2m, "qwen3": qwen3}.items())
 def test_adapters_lie_as_the_kernels_of_their_networks(networks, name, network):
     mesh = sharding.make_mesh(fsdp=2, tensor=2)
-    shapes = convert.shapes(networks[name])
+    shapes = pytree.shapes(networks[name])
     adapters = lora.adapter_shapes(shapes, LoraConfig(3, 1.0, TARGETS[name]))
     arrays = {n: jax.ShapeDtypeStruct(s, jnp.float32) for n, s in (shapes | adapters).items()}
     rules = network.SHARDING_RULES

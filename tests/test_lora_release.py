@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from indextts2_jax import cli, convert
 from indextts2_jax.checkpoint.parts import PARTS, Settings, load_part
+from indextts2_jax.nn import pytree
 from indextts2_jax.release.texts import FILES
 from tests.common import ROOT
 from tests.test_prepare import vowel, write_corpus
@@ -87,7 +88,7 @@ def test_adapted_kernels_differ_and_are_those_of_the_checkpoint(release, convert
     checkpoint, tuned_release = tuned
     before, after = (read(folder / FILES["t2s"]) for folder in (release, tuned_release))
     assert list(before) == list(after)  # in the same order
-    ours = {n: np.asarray(x) for n, x in convert.params(_t2s(checkpoint)).items()}
+    ours = {n: np.asarray(x) for n, x in pytree.params(_t2s(checkpoint)).items()}
     theirs = torch.load(tuned_release / FILES["t2s"], weights_only=True)
     adapted = set()
     for our_name, x in ours.items():

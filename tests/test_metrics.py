@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from indextts2_jax.errors import InputError
 from train import metrics
-from train.metrics import MetricsWriter, Throughput
+from train.run import devices
+from train.run.writer import MetricsWriter, Throughput
 
 
 class Events:
@@ -85,7 +86,7 @@ def test_other_processes_write_nothing(tmp_path, capsys):
 def test_pictures_and_sounds_are_files(tmp_path):
     writer = MetricsWriter(tmp_path, 6)
     mel = np.random.default_rng(0).standard_normal((7, 80))
-    writer.figure(3, "validation/mel", metrics.mel_figure(mel, mel[:5]))
+    writer.figure(3, "validation/mel", writer.mel_figure(mel, mel[:5]))
     writer.audio(3, "validation/speech", np.linspace(-2, 2, 100), 22050)
     writer.close()
     folder = tmp_path / "samples" / "00000003" / "validation"
@@ -213,7 +214,7 @@ def test_throughput_is_the_mean_of_a_window():
     ],
 )
 def test_peak_of_a_device(kind, want):
-    assert metrics.peak_flops(kind) == want
+    assert devices.peak_flops(kind) == want
 
 
 def test_command_draws_the_losses(tmp_path, capsys):

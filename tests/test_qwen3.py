@@ -14,19 +14,12 @@ from flax import nnx
 
 from indextts2_jax.audio.mel import MelConfig
 from indextts2_jax.checkpoint.parts import Settings
-from indextts2_jax.convert import (
-    ConversionError,
-    abstract,
-    fill,
-    params,
-    shapes,
-    to_jax,
-    to_torch,
-)
+from indextts2_jax.convert import ConversionError, to_jax, to_torch
 from indextts2_jax.emotion import qwen3
 from indextts2_jax.emotion.qwen3 import KVCache, Qwen3, Qwen3Config, Sampling, generate
 from indextts2_jax.emotion.text_to_emotion import EmotionSet
 from indextts2_jax.errors import InputError
+from indextts2_jax.nn.pytree import abstract, fill, params, shapes
 from indextts2_jax.release.convert import convert_release
 from indextts2_jax.release.export import export_release
 from indextts2_jax.release.files import write_weights

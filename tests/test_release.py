@@ -13,7 +13,8 @@ from indextts2_jax import convert
 from indextts2_jax.checkpoint import store
 from indextts2_jax.checkpoint.parts import PARTS, Settings, load_part
 from indextts2_jax.convert import ConversionError
-from indextts2_jax.release import convert as release_module
+from indextts2_jax.nn import pytree
+from indextts2_jax.release import find
 from indextts2_jax.release.convert import convert_release
 from indextts2_jax.release.texts import FILES
 from tests.release_factory import random_tensors, small_configs
@@ -42,7 +43,7 @@ def test_architectures_are_read_off_the_release(converted):
 def test_every_weight_arrives(converted, name):
     settings = Settings.load(converted)
     config = settings.configs[name]
-    got = convert.params(load_part(converted, settings, name))
+    got = pytree.params(load_part(converted, settings, name))
     want = dict(random_tensors(name, config))
     back = convert.to_torch({k: np.asarray(v) for k, v in got.items()}, PARTS[name].rules)
     assert back.keys() == want.keys()
@@ -187,6 +188,6 @@ def test_the_hub_cache_layout_is_found(broken, tmp_path):
     codec = aux / "models--amphion--MaskGCT/snapshots/abc/semantic_codec/model.safetensors"
     codec.parent.mkdir(parents=True)
     (cache / "semantic_codec_model.safetensors").rename(codec)
-    found = release_module.Release.find(broken, aux)
+    found = find.Release.find(broken, aux)
     assert found.files["semantic_codec"] == codec
     assert found.files["campplus"].parent == cache

@@ -8,6 +8,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from indextts2_jax import convert
+from indextts2_jax.nn import pytree
 from indextts2_jax.s2m import flow_matching
 from indextts2_jax.s2m import model as s2m
 from tests.common import SHARED, load_golden, manifest, needs_shared, relative_error, weights_of
@@ -46,7 +47,7 @@ def released_block():
 
 
 def abstract(cfg):
-    return convert.abstract(lambda rngs: s2m.S2M(cfg, rngs=rngs))
+    return pytree.abstract(lambda rngs: s2m.S2M(cfg, rngs=rngs))
 
 
 def test_latent_projection_matches_the_formulas():
@@ -57,7 +58,7 @@ def test_latent_projection_matches_the_formulas():
 
 def test_weights_survive_the_way_to_jax_and_back():
     tensors = weights_of(load_golden("s2m"))
-    back = convert.to_torch(convert.params(golden_model()), s2m.TORCH_RULES)
+    back = convert.to_torch(pytree.params(golden_model()), s2m.TORCH_RULES)
     for name, value in back.items():
         np.testing.assert_array_equal(value, tensors.pop(name).astype(np.float32))
     unused = s2m.torch_unused(s2m.S2MConfig.tiny())
@@ -89,9 +90,9 @@ def test_sharded_model_equals_unsharded():
     mesh = jax.make_mesh((4, 2), ("fsdp", "tensor"), axis_types=(AxisType.Auto,) * 2)
     arrays = {
         name: jax.device_put(x, NamedSharding(mesh, spec_of(name)))
-        for name, x in convert.params(golden_model()).items()
+        for name, x in pytree.params(golden_model()).items()
     }
-    sharded = convert.fill(abstract(s2m.S2MConfig.tiny()), arrays)
+    sharded = pytree.fill(abstract(s2m.S2MConfig.tiny()), arrays)
     golden = load_golden("s2m")
     inputs = [golden[k] for k in ("x", "prompt_x", "t", "style", "mu", "lengths")]
     got = jax.jit(lambda model, *args: model.velocity(*args))(sharded, *inputs)
@@ -99,7 +100,7 @@ def test_sharded_model_equals_unsharded():
 
 
 def test_all_large_weights_are_sharded():
-    released = convert.shapes(abstract(RELEASE))
+    released = pytree.shapes(abstract(RELEASE))
     whole = {name: np.prod(s) for name, s in released.items() if spec_of(name) == P()}
     assert max(whole.values()) < 2**19
 
@@ -109,7 +110,7 @@ def test_released_shapes_are_those_of_the_manifest():
     want = manifest("s2mel")
     assert s2m.S2MConfig.from_release(released_block(), want) == RELEASE
     tensors = {name: np.broadcast_to(np.float32(0), shape) for name, shape in want.items()}
-    shapes = convert.shapes(abstract(RELEASE))
+    shapes = pytree.shapes(abstract(RELEASE))
     convert.to_jax(tensors, s2m.TORCH_RULES, shapes, s2m.torch_unused(RELEASE))
     used = sum(np.prod(shape) for shape in shapes.values())
     # All parameters, less those without effect, plus the two tables of frequencies.

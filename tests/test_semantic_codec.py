@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding
 
 from indextts2_jax import convert
+from indextts2_jax.nn import pytree
 from indextts2_jax.prompt.semantic_codec import (
     SHARDING_RULES,
     TORCH_RULES,
@@ -30,9 +31,9 @@ decode = jax.jit(SemanticCodec.decode)
 
 
 def build(cfg: SemanticCodecConfig, weights: dict[str, np.ndarray]) -> SemanticCodec:
-    model = convert.abstract(lambda rngs: SemanticCodec(cfg, rngs=rngs))
-    arrays = convert.to_jax(weights, TORCH_RULES, convert.shapes(model), TORCH_UNUSED)
-    return convert.fill(model, arrays)
+    model = pytree.abstract(lambda rngs: SemanticCodec(cfg, rngs=rngs))
+    arrays = convert.to_jax(weights, TORCH_RULES, pytree.shapes(model), TORCH_UNUSED)
+    return pytree.fill(model, arrays)
 
 
 @functools.cache
@@ -109,7 +110,7 @@ def test_codes_do_not_depend_on_the_default_matmul_precision():
 
 def test_weights_convert_both_ways():
     weights = weights_of(golden())
-    back = convert.to_torch(convert.params(golden_model(HALF)), TORCH_RULES)
+    back = convert.to_torch(pytree.params(golden_model(HALF)), TORCH_RULES)
     assert back.keys() == weights.keys()
     for name, value in back.items():
         np.testing.assert_array_equal(value, weights[name])
@@ -137,13 +138,13 @@ def test_unknown_downsampling_is_refused():
 def test_sharded_equals_unsharded():
     mesh = jax.make_mesh((4, 2), ("fsdp", "tensor"), axis_types=(AxisType.Auto,) * 2)
     model, used = golden_model(CFG), set()
-    arrays = convert.params(model)
+    arrays = pytree.params(model)
     for name, value in arrays.items():
         pattern, spec = next(r for r in SHARDING_RULES if re.fullmatch(r[0], name))
         used.add(pattern)
         arrays[name] = jax.device_put(value, NamedSharding(mesh, spec))
     assert used == {pattern for pattern, _ in SHARDING_RULES}
-    codes, embedding = quantize(convert.fill(model, arrays), golden()["features"])
+    codes, embedding = quantize(pytree.fill(model, arrays), golden()["features"])
     np.testing.assert_array_equal(codes, golden()["codes"])
     assert relative_error(embedding, golden()["embedding"]) < 1e-5
 
@@ -152,7 +153,7 @@ def test_sharded_equals_unsharded():
 def test_released_weights_fit():
     cfg = SemanticCodecConfig.from_shapes(manifest("semantic_codec"))
     assert cfg == SemanticCodecConfig.indextts2()
-    expected = convert.shapes(convert.abstract(lambda rngs: SemanticCodec(cfg, rngs=rngs)))
+    expected = pytree.shapes(pytree.abstract(lambda rngs: SemanticCodec(cfg, rngs=rngs)))
     tensors = {
         name: np.broadcast_to(np.float32(0), shape)
         for name, shape in manifest("semantic_codec").items()

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from indextts2_jax import convert
+from indextts2_jax.nn import pytree
 from indextts2_jax.t2s import generate as gen
 from indextts2_jax.t2s import gpt
 from indextts2_jax.t2s.conditioner import Conditioner, ConditionerConfig
@@ -26,20 +27,20 @@ def golden():
     block = json.loads((folder / "t2s_small.json").read_text())["config"]
     shapes = {k: v.shape for k, v in tensors.items()}
     cfg = gpt.T2SConfig.from_release(block, shapes)
-    empty = convert.abstract(lambda rngs: gpt.T2S(cfg, rngs=rngs))
-    arrays = convert.to_jax(tensors, gpt.TORCH_RULES, convert.shapes(empty), gpt.TORCH_UNUSED)
+    empty = pytree.abstract(lambda rngs: gpt.T2S(cfg, rngs=rngs))
+    arrays = convert.to_jax(tensors, gpt.TORCH_RULES, pytree.shapes(empty), gpt.TORCH_UNUSED)
     with np.load(folder / "t2s_small_io.npz") as io:
-        return convert.fill(empty, arrays), dict(io)
+        return pytree.fill(empty, arrays), dict(io)
 
 
 @needs_shared
 def test_released_shapes_match_the_manifest():
     cfg = gpt.T2SConfig.from_release(_released_block(), manifest("gpt"))
     assert cfg == gpt.T2SConfig.indextts2()
-    empty = convert.abstract(lambda rngs: gpt.T2S(cfg, rngs=rngs))
+    empty = pytree.abstract(lambda rngs: gpt.T2S(cfg, rngs=rngs))
     tensors = {k: np.broadcast_to(np.float32(0), shape) for k, shape in manifest("gpt").items()}
-    convert.to_jax(tensors, gpt.TORCH_RULES, convert.shapes(empty), gpt.TORCH_UNUSED)
-    assert sum(np.prod(s) for s in convert.shapes(empty).values()) == 865_980_639
+    convert.to_jax(tensors, gpt.TORCH_RULES, pytree.shapes(empty), gpt.TORCH_UNUSED)
+    assert sum(np.prod(s) for s in pytree.shapes(empty).values()) == 865_980_639
 
 
 def _released_block():
@@ -184,14 +185,14 @@ def tiny():
     def build(rngs):
         return gpt.T2S(gpt.T2SConfig.tiny(), rngs=rngs)
 
-    arrays = convert.random_arrays(build, seed=0)
+    arrays = pytree.random_arrays(build, seed=0)
     rng = np.random.default_rng(1)
     for name in ("text_embed", "code_embed", "code_position", "speed_embed"):
         shape = arrays[f"{name}.embedding"].shape
         arrays[f"{name}.embedding"] = 0.5 * rng.standard_normal(shape, np.float32)
     arrays["code_head.kernel"] *= 5
-    model = convert.abstract(build)
-    return convert.fill(model, {name: jnp.asarray(x) for name, x in arrays.items()})
+    model = pytree.abstract(build)
+    return pytree.fill(model, {name: jnp.asarray(x) for name, x in arrays.items()})
 
 
 def _tiny_prefix(model, text_lengths, width):
@@ -221,7 +222,7 @@ def test_conditioner_ignores_padding(tiny, part, length):
 @pytest.mark.slow
 def test_remat_changes_no_gradient_of_a_conditioner():
     cfg = ConditionerConfig(6, 4, 4, 1, 1, 1, 4, perceiver_depth=1, conv_kernel=3)
-    model = Conditioner(cfg, rngs=convert.Keys(jax.random.key(0)))
+    model = Conditioner(cfg, rngs=pytree.Keys(jax.random.key(0)))
     features = jax.random.normal(jax.random.key(0), (2, 10, 6))
     mask = jnp.arange(10) < jnp.asarray([[10], [7]])
 
@@ -229,7 +230,7 @@ def test_remat_changes_no_gradient_of_a_conditioner():
     def gradients(model, remat):
         return jax.grad(lambda m: jnp.sum(jnp.sin(m(features, mask, remat=remat))))(model)
 
-    want, got = (convert.params(gradients(model, remat)) for remat in (False, True))
+    want, got = (pytree.params(gradients(model, remat)) for remat in (False, True))
     for name, gradient in want.items():
         np.testing.assert_allclose(got[name], gradient, atol=1e-5, err_msg=name)
 

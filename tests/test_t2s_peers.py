@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from indextts2_jax import convert
+from indextts2_jax.nn import pytree
 from indextts2_jax.t2s import generate as gen
 from indextts2_jax.t2s import gpt
 from tests.common import load_golden, relative_error, weights_of
@@ -61,9 +62,9 @@ def golden():
 
 @functools.cache
 def model():
-    empty = convert.abstract(lambda rngs: gpt.T2S(CFG, rngs=rngs))
+    empty = pytree.abstract(lambda rngs: gpt.T2S(CFG, rngs=rngs))
     weights = {k: w.astype(np.float32) for k, w in weights_of(golden()).items()}
-    return convert.fill(empty, convert.to_jax(weights, gpt.TORCH_RULES, convert.shapes(empty)))
+    return pytree.fill(empty, convert.to_jax(weights, gpt.TORCH_RULES, pytree.shapes(empty)))
 
 
 def batch_of(name):
@@ -187,11 +188,11 @@ def assert_losses_and_gradients_equal_torch(run, batch, compare):
     """
 
     def mean(arrays):
-        losses, parts = run(convert.fill(model(), arrays))
+        losses, parts = run(pytree.fill(model(), arrays))
         return losses.mean(), (losses, parts)
 
     compute = jax.jit(jax.grad(mean, has_aux=True))
-    gradients, (losses, parts) = compute(convert.params(model()))
+    gradients, (losses, parts) = compute(pytree.params(model()))
     for name in ("code_loss", "text_loss"):
         assert_close(parts[name], batch[name])
     assert_close(losses, batch["code_loss"] + TEXT_WEIGHT * batch["text_loss"])

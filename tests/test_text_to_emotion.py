@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from indextts2_jax import convert
 from indextts2_jax.checkpoint import demo
 from indextts2_jax.checkpoint.parts import Settings, save_part
 from indextts2_jax.emotion import mixing, qwen3, text_to_emotion
@@ -24,6 +23,7 @@ from indextts2_jax.emotion.text_to_emotion import (
     parse_emotions,
 )
 from indextts2_jax.errors import InputError
+from indextts2_jax.nn import pytree
 from indextts2_jax.pipeline import IndexTTS2
 from tests.common import SHARED, needs_shared, relative_error
 
@@ -155,13 +155,13 @@ def test_thoughts_are_left_out_of_the_answer(checkpoint, monkeypatch):
 
 
 def random_arrays(cfg):
-    return convert.random_arrays(lambda rngs: Qwen3(cfg, rngs=rngs), seed=0)
+    return pytree.random_arrays(lambda rngs: Qwen3(cfg, rngs=rngs), seed=0)
 
 
 @pytest.fixture(scope="module")
 def classifier():
-    model = convert.abstract(lambda rngs: Qwen3(CLASSIFIER, rngs=rngs))
-    return convert.fill(model, random_arrays(CLASSIFIER))
+    model = pytree.abstract(lambda rngs: Qwen3(CLASSIFIER, rngs=rngs))
+    return pytree.fill(model, random_arrays(CLASSIFIER))
 
 
 def test_distributions_of_a_batch_are_those_of_its_texts_alone(classifier, checkpoint):
@@ -189,7 +189,7 @@ def test_a_distribution_has_the_order_of_the_emotions_not_of_the_labels(classifi
 
 
 def test_the_config_of_the_model_says_which_form_it_has(classifier, checkpoint):
-    generator = convert.abstract(lambda rngs: Qwen3(GENERATOR, rngs=rngs))
+    generator = pytree.abstract(lambda rngs: Qwen3(GENERATOR, rngs=rngs))
     assert isinstance(emotion_reader(classifier, checkpoint, SEVEN), TextToDistribution)
     assert isinstance(emotion_reader(generator, checkpoint, SEVEN), TextToEmotion)
     with pytest.raises(InputError, match=r"text model are Neutral, .*; the emotions are"):
@@ -304,7 +304,7 @@ def test_thoughts_without_end_are_cut_after_256_tokens(babbling, monkeypatch, ca
             array[:] = 0
     arrays["embed.embedding"][:] = 1
     arrays["head.kernel"][:, think] = 1
-    endless = convert.fill(babbling.text_to_emotion.model, arrays)
+    endless = pytree.fill(babbling.text_to_emotion.model, arrays)
     monkeypatch.setattr(babbling.text_to_emotion, "model", endless)
     assert answer_of(babbling, monkeypatch).tolist() == [think] * 256
     [warning] = caplog.messages

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from indextts2_jax import convert, programs, sharding
+from indextts2_jax import programs, sharding
+from indextts2_jax.nn import pytree
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
 from indextts2_jax.s2m import flow_matching
 from indextts2_jax.s2m.model import S2MConfig
@@ -17,7 +18,7 @@ from indextts2_jax.t2s.gpt import T2SConfig
 from tests.train_common import make_step, run
 from train import s2m, t2s
 from train.run import lora
-from train.run import task as common
+from train.run.task import Task, TrainingError
 
 pytestmark = pytest.mark.slow  # one program, which takes half a minute to compile
 
@@ -78,16 +79,16 @@ def make_draws(use_latents=(True, False, True)) -> s2m.Draws:
     return s2m.Draws(flow, np.array(use_latents), np.array([0.25, 0.12, 0.29], np.float32))
 
 
-def make_task(method=PAPER, words=WORD_WIDTH) -> common.Task:
+def make_task(method=PAPER, words=WORD_WIDTH) -> Task:
     return s2m.make_task(dataclasses.replace(CFG, word_width=words), CODEC, method, t2s_cfg=T2S)
 
 
-def random_arrays(task: common.Task) -> dict[str, np.ndarray]:
+def random_arrays(task: Task) -> dict[str, np.ndarray]:
     """Every module's arrays, the same in every task."""
     return {
         f"{prefix}.{name}": x
         for prefix, module in task.modules.items()
-        for name, x in convert.random_arrays(module.build, seed=len(prefix)).items()
+        for name, x in pytree.random_arrays(module.build, seed=len(prefix)).items()
     }
 
 
@@ -263,7 +264,7 @@ def test_words_are_spread_over_their_frames():
         want = np.repeat(words[b], frames[b], axis=0)
         np.testing.assert_array_equal(got[b, : len(want)], want)
         assert not np.any(got[b, len(want) :])
-    new = TextFeatures(3, 6, rngs=convert.Keys(jax.random.key(0)))
+    new = TextFeatures(3, 6, rngs=pytree.Keys(jax.random.key(0)))
     assert not np.any(new(words, frames, 7)) and new(words, frames, 7).shape == (2, 7, 6)
 
 
@@ -305,7 +306,7 @@ def test_lora_trains_adapters_and_new_modules_alone_and_merges():
     state = step.start(params, jax.random.key_data(jax.random.key(1)))
     batch = make_batch() | {"weight": np.ones(B, np.float32)}
     for _ in range(2):
-        state, metrics = step.train(state, frozen, common.to_devices(batch, mesh))
+        state, metrics = step.train(state, frozen, step.to_devices(batch, mesh))
     assert bool(metrics["finite"]) and np.any(state.params[new])
     name = "s2m.velocity.blocks.2.attention.qkv.kernel"
     learned = step.learned(state.params, frozen)
@@ -346,10 +347,10 @@ def test_sharded_and_accumulated_equal_single(single, sizes, accumulation):
 
 
 def test_unknown_method_is_refused():
-    with pytest.raises(common.TrainingError, match="prompt is 'self'; want one of other, prefix"):
+    with pytest.raises(TrainingError, match="prompt is 'self'; want one of other, prefix"):
         s2m.Method(prompt="self")
-    with pytest.raises(common.TrainingError, match="objective is 'L2'"):
+    with pytest.raises(TrainingError, match="objective is 'L2'"):
         s2m.Method(objective="L2")
-    with pytest.raises(common.TrainingError, match="longest_prefix is 1"):
+    with pytest.raises(TrainingError, match="longest_prefix is 1"):
         s2m.Method(longest_prefix=1.0)
     assert s2m.Method.of(s2m.stage(prompt="prefix")).prompt == "prefix"

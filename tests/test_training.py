@@ -15,7 +15,7 @@ from tests.train_common import begin, run
 from train import t2s
 from train.objectives.adversary import SpeakerClassifierConfig
 from train.run import config, loop, lora
-from train.run import task as common
+from train.run.step import to_devices
 
 TINY = T2SConfig.tiny()
 CFG = dataclasses.replace(
@@ -95,7 +95,7 @@ def test_rows_of_weight_0_count_for_nothing(single):
     other["codes"][6:] = 1
     frozen, state = begin(step)
     key = jax.random.key(5)
-    got = [step.validate(state.params, frozen, common.to_devices(b, step.mesh), key) for b in
+    got = [step.validate(state.params, frozen, to_devices(b, step.mesh), key) for b in
            (batch, other)]  # fmt: skip
     assert float(got[0]["loss"]) == float(got[1]["loss"])
 
@@ -186,7 +186,7 @@ def test_a_step_that_is_not_finite_changes_nothing(step):
     batch["features"][0, 0, 0] = np.nan
     frozen, state = begin(step)
     before = {n: np.asarray(x) for n, x in state.params.items()}
-    state, metrics = step.train(state, frozen, common.to_devices(batch, step.mesh))
+    state, metrics = step.train(state, frozen, to_devices(batch, step.mesh))
     assert not bool(metrics["finite"])
     assert int(state.step) == 0
     for name, x in before.items():

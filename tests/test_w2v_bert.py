@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding
 
 from indextts2_jax import convert
+from indextts2_jax.nn import pytree
 from indextts2_jax.prompt.w2v_bert import (
     SHARDING_RULES,
     TORCH_RULES,
@@ -50,9 +51,9 @@ hidden_states = jax.jit(W2VBert.hidden_states, static_argnames="layers")
 
 
 def build(cfg: W2VBertConfig, weights: dict[str, np.ndarray]) -> W2VBert:
-    model = convert.abstract(lambda rngs: W2VBert(cfg, rngs=rngs))
-    arrays = convert.to_jax(weights, TORCH_RULES, convert.shapes(model), TORCH_UNUSED)
-    return convert.fill(model, arrays)
+    model = pytree.abstract(lambda rngs: W2VBert(cfg, rngs=rngs))
+    arrays = convert.to_jax(weights, TORCH_RULES, pytree.shapes(model), TORCH_UNUSED)
+    return pytree.fill(model, arrays)
 
 
 @functools.cache
@@ -117,7 +118,7 @@ def test_normalize_standardises():
 
 def test_weights_convert_both_ways():
     weights = weights_of(golden())
-    back = convert.to_torch(convert.params(golden_model()), TORCH_RULES)
+    back = convert.to_torch(pytree.params(golden_model()), TORCH_RULES)
     assert back.keys() == weights.keys() - {"masked_spec_embed"}
     for name, value in back.items():
         np.testing.assert_array_equal(value, weights[name])
@@ -132,20 +133,20 @@ def test_released_configuration():
 def test_sharded_equals_unsharded():
     mesh = jax.make_mesh((4, 2), ("fsdp", "tensor"), axis_types=(AxisType.Auto,) * 2)
     model, used = golden_model(), set()
-    arrays = convert.params(model)
+    arrays = pytree.params(model)
     for name, value in arrays.items():
         pattern, spec = next(r for r in SHARDING_RULES if re.fullmatch(r[0], name))
         used.add(pattern)
         arrays[name] = jax.device_put(value, NamedSharding(mesh, spec))
     assert used == {pattern for pattern, _ in SHARDING_RULES}
-    got = run(convert.fill(model, arrays), golden()["features"], golden()["mask"])
+    got = run(pytree.fill(model, arrays), golden()["features"], golden()["mask"])
     assert relative_error(got, run(model, golden()["features"], golden()["mask"])) < 1e-5
 
 
 @needs_shared
 def test_released_weights_fit():
     cfg = W2VBertConfig.indextts2()
-    expected = convert.shapes(convert.abstract(lambda rngs: W2VBert(cfg, rngs=rngs)))
+    expected = pytree.shapes(pytree.abstract(lambda rngs: W2VBert(cfg, rngs=rngs)))
     tensors = {
         name: np.broadcast_to(np.float32(0), shape) for name, shape in manifest("w2v_bert").items()
     }

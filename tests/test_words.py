@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from indextts2_jax import convert
 from indextts2_jax.cli import main
 from indextts2_jax.commands.dump import Dump
 from indextts2_jax.errors import InputError
+from indextts2_jax.nn import pytree
 from indextts2_jax.pipeline import IndexTTS2
 from indextts2_jax.request.duration import Duration
 from indextts2_jax.request.options import Options, Request
@@ -34,10 +34,10 @@ def reader(converted, tts):
     out.t2s, out.semantic_codec, out.vocoder = tts.t2s, tts.semantic_codec, tts.vocoder
     s2m = tts.s2m
     features = TextFeatures(
-        WIDTH, s2m.cfg.length_regulator.width, rngs=convert.Keys(jax.random.key(0))
+        WIDTH, s2m.cfg.length_regulator.width, rngs=pytree.Keys(jax.random.key(0))
     )
     features.projection.kernel[...] = jnp.ones_like(features.projection.kernel[...])
-    out.s2m = convert.fill(s2m, convert.params(s2m))
+    out.s2m = pytree.fill(s2m, pytree.params(s2m))
     out.s2m.cfg = dataclasses.replace(s2m.cfg, word_width=WIDTH)
     out.s2m.text_features = features
     return out

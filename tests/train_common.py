@@ -11,7 +11,8 @@ from indextts2_jax.checkpoint.parts import Settings
 from train.data import shards
 from train.data.shards import Utterance
 from train.run import config
-from train.run import task as common
+from train.run.step import Step, optimizer, schedule, to_devices
+from train.run.task import Partition
 
 
 def random_utterances(count: int, *, codes: tuple[int, int] = (10, 16)) -> list[Utterance]:
@@ -48,12 +49,12 @@ def save(path: pathlib.Path, checkpoint: pathlib.Path, utterances: Iterable[Utte
 
 def make_step(task, stage, mesh, *, accumulation=1, adapters=None):
     """The step of a stage as the trainer would make it, in float32."""
-    rate = common.schedule(stage)
-    return common.Step(
+    rate = schedule(stage)
+    return Step(
         task,
-        common.Partition.of(task, stage, adapters),
+        Partition.of(task, stage, adapters),
         mesh,
-        common.optimizer(config.base_config().optimizer, rate),
+        optimizer(config.base_config().optimizer, rate),
         rate,
         stage.steps,
         accumulation,
@@ -77,6 +78,6 @@ def run(step, batch, steps=2):
     first = {n: np.asarray(x) for n, x in {**frozen, **state.params}.items()}
     losses = []
     for _ in range(steps):
-        state, metrics = step.train(state, frozen, common.to_devices(batch, step.mesh))
+        state, metrics = step.train(state, frozen, to_devices(batch, step.mesh))
         losses.append(float(metrics["loss"]))
     return losses, first, frozen, state

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from indextts2_jax import convert, programs
+from indextts2_jax.nn import pytree
 from indextts2_jax.nn.conv import fold_weight_norm
 from indextts2_jax.prompt import w2v_bert
 from indextts2_jax.s2m import dit, flow_matching
@@ -37,11 +38,11 @@ class Stage:
 
 def build(make: Callable[..., Any], cfg: Any, rules: tuple[convert.Rule, ...], dtype: str) -> Any:
     """A network with random weights, and these weights under their torch names."""
-    arrays = convert.random_arrays(lambda rngs: make(cfg, rngs=rngs), seed=0)
-    model = convert.abstract(lambda rngs: make(cfg, rngs=rngs))
-    weights = convert.params(model, nnx.Param)  # tables and statistics stay float32
+    arrays = pytree.random_arrays(lambda rngs: make(cfg, rngs=rngs), seed=0)
+    model = pytree.abstract(lambda rngs: make(cfg, rngs=rngs))
+    weights = pytree.params(model, nnx.Param)  # tables and statistics stay float32
     placed = {k: jnp.asarray(x, dtype if k in weights else None) for k, x in arrays.items()}
-    return fold_weight_norm(convert.fill(model, placed)), convert.to_torch(arrays, rules)
+    return fold_weight_norm(pytree.fill(model, placed)), convert.to_torch(arrays, rules)
 
 
 def t2s(small: bool, batch: int, dtype: str) -> Stage:

@@ -25,11 +25,11 @@ from indextts2_jax.errors import InputError
 from train.data.config import LENGTHS
 from train.estimate import memory as plan_memory
 from train.estimate.inputs import find_stage, make_inputs, make_step
-from train.metrics import peak_flops
 from train.run import config, loop
-from train.run import task as common
 from train.run.config import Config
-from train.run.task import Batch, Step, TrainState
+from train.run.devices import peak_flops
+from train.run.step import Step, TrainState, to_devices
+from train.run.task import Arrays, Batch
 
 STEPS = 20
 _WARM_STEPS = 2  # the first one compiles
@@ -96,7 +96,7 @@ def benchmark(
     inputs = make_inputs(settings, chosen, mesh)
     step = make_step(settings, chosen, inputs, mesh)
     shapes = inputs.largest if longest else inputs.typical
-    batch = common.to_devices(random_batch(shapes), mesh)
+    batch = to_devices(random_batch(shapes), mesh)
     frozen, state = _begin(step)
 
     started = time.perf_counter()
@@ -157,9 +157,7 @@ def _begin(step: Step) -> tuple[dict[str, jax.Array], TrainState]:
     return arrays, step.start(params, jax.random.key_data(jax.random.key(1)))
 
 
-def _run(
-    step: Step, state: TrainState, frozen: common.Arrays, batch: Batch, steps: int
-) -> TrainState:
+def _run(step: Step, state: TrainState, frozen: Arrays, batch: Batch, steps: int) -> TrainState:
     metrics: dict[str, Any] = {"finite": True}
     for _ in range(steps):
         state, metrics = step.train(state, frozen, batch)

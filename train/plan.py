@@ -32,9 +32,8 @@ import dataclasses
 import json
 import math
 import pathlib
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -58,27 +57,16 @@ from train.estimate.memory import (
     state_bytes,
     step_bytes,
 )
-from train.metrics import peak_flops
 from train.run import config
 from train.run.config import Config
-from train.run.task import Batch, Step
+from train.run.devices import KINDS, memory_bytes, peak_flops
+from train.run.step import Step
+from train.run.task import Batch
 
 HOURS = 55_000.0  # corpus of the paper
 EFFICIENCY = 0.4  # share of the peak FLOP/s (MFU)
 USABLE = 0.9  # of a device's memory; the rest is the runtime's, and XLA's scratch space
 PREALLOCATED = 0.75  # what JAX takes of a GPU unless it is told otherwise
-
-# Memory of one device in GiB (data sheets), by regex of its `device_kind`.
-_MEMORY_GIB = {
-    r"NVIDIA H200": 140,
-    r"NVIDIA H100 80GB HBM3": 80,
-    r"NVIDIA A100.*80GB.*": 80,
-    r"NVIDIA A100.*40GB.*": 40,
-    r"TPU v4": 32,
-    r"TPU v5( lite|e)": 16,
-    r"TPU v5p?": 95,
-    r"TPU v6( lite|e)": 32,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,11 +180,10 @@ def make_plan(
     Raises:
       InputError: if the settings, the mesh or the device cannot be used.
     """
-    memory = _find(_MEMORY_GIB, device_kind)
+    memory = memory_bytes(device_kind)
     peak = peak_flops(device_kind)
     if device_kind and (memory is None or peak is None):
-        known = ", ".join(_MEMORY_GIB)
-        raise InputError(f"device kind {device_kind!r} is not known; there are (regexes) {known}")
+        raise InputError(f"device kind {device_kind!r} is not known; there are (regexes) {KINDS}")
     chosen = find_stage(settings, stage)
     mesh = sharding.abstract_mesh(num_devices, **settings.mesh.to_dict())
     inputs = make_inputs(settings, chosen, mesh)
@@ -227,7 +214,7 @@ def make_plan(
         activations=plain,
         activations_remat=again,
         remat=settings.remat,
-        device_bytes=None if memory is None else memory << 30,
+        device_bytes=memory,
         placed=largest_arrays(step),
         largest=load(inputs.largest),
         typical=typical,
@@ -238,10 +225,6 @@ def make_plan(
         steps=chosen.steps,
         stage_days=days(chosen.steps),
     )
-
-
-def _find(table: Mapping[str, int], device_kind: str) -> int | None:
-    return next((x for kind, x in table.items() if re.fullmatch(kind, device_kind)), None)
 
 
 def _by_module(step: Step) -> dict[str, tuple[int, int]]:

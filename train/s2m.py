@@ -37,13 +37,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from indextts2_jax import convert, programs
+from indextts2_jax.nn import pytree
 from indextts2_jax.pipeline import IndexTTS2
 from indextts2_jax.prompt import semantic_codec
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
 from indextts2_jax.request.options import Request
 from indextts2_jax.request.results import Speech
-from indextts2_jax.s2m import flow_matching
+from indextts2_jax.s2m import flow_matching, model
 from indextts2_jax.s2m import model as s2m_model
 from indextts2_jax.s2m.model import S2M, S2MConfig
 from indextts2_jax.t2s import gpt
@@ -51,10 +51,10 @@ from indextts2_jax.t2s.gpt import T2S, T2SConfig
 from train import t2s
 from train.data.shards import Utterance
 from train.run import artifacts, config, loop, lora
-from train.run import task as common
 from train.run.config import Config
 from train.run.feed import Feed, data_config
 from train.run.samples import Samples
+from train.run.task import Batch, Module, Task, TrainingError
 
 PROMPTS = ("other", "prefix")
 # Weights that act once per row, on the time embedding; all others of the velocity act per frame.
@@ -104,9 +104,9 @@ class Method:
     def __post_init__(self) -> None:
         for name, names in (("objective", flow_matching.OBJECTIVES), ("prompt", PROMPTS)):
             if (got := getattr(self, name)) not in names:
-                raise common.TrainingError(f"{name} is {got!r}; want one of {', '.join(names)}")
+                raise TrainingError(f"{name} is {got!r}; want one of {', '.join(names)}")
         if not 0 <= self.longest_prefix < 1:
-            raise common.TrainingError(f"longest_prefix is {self.longest_prefix}; want 0 up to 1")
+            raise TrainingError(f"longest_prefix is {self.longest_prefix}; want 0 up to 1")
 
     @classmethod
     def of(cls, stage: Config) -> "Method":
@@ -123,7 +123,7 @@ class Method:
             out |= {"text", "features", "prompt_features"}
         return out
 
-    def num_frames(self, batch: common.Batch) -> int:
+    def num_frames(self, batch: Batch) -> int:
         """F, the padded mel frames of a row, prompt included."""
         prompt = batch["prompt_mel"].shape[1] if self.prompt == "other" else 0
         return batch["mel"].shape[1] + prompt
@@ -161,14 +161,14 @@ class CodeEmbedding(nnx.Module):
         return self.quantizer(codes)
 
 
-def latents_of(model: T2S, batch: common.Batch) -> jax.Array:
+def latents_of(model: T2S, batch: Batch) -> jax.Array:
     """GPT latents [B, T, G] of the true text and codes; constant for the gradient."""
     free = jnp.ones(batch["code_lengths"].shape, bool)
     prefix = t2s.prefix_of(model, batch, t2s.emotion_of(model, batch), model.cfg.free_slots, free)
     return jax.lax.stop_gradient(gpt.gpt_latents(model, prefix, batch["codes"]))
 
 
-def example_of(modules: Any, batch: common.Batch, draws: Draws, method: Method) -> Example:
+def example_of(modules: Any, batch: Batch, draws: Draws, method: Method) -> Example:
     """Conditions and mels of a batch.
 
     Args:
@@ -192,7 +192,7 @@ def example_of(modules: Any, batch: common.Batch, draws: Draws, method: Method) 
     mu = s2m.length_regulator(semantic, batch["code_lengths"], lengths, num_frames)
     if s2m.cfg.word_width:
         if (width := batch["word_vectors"].shape[-1]) != s2m.cfg.word_width:
-            raise common.TrainingError(
+            raise TrainingError(
                 f"word_width is {s2m.cfg.word_width}, the word vectors of the data have {width}"
             )
         added = s2m.text_features(batch["word_vectors"], batch["word_frames"], num_frames)
@@ -210,8 +210,8 @@ def example_of(modules: Any, batch: common.Batch, draws: Draws, method: Method) 
     )
     size = method.num_frames(batch)
     return Example(
-        programs.join(prompt_mel, mel, prompt_lengths, size),
-        programs.join(before, mu, prompt_lengths, size),
+        model.join(prompt_mel, mel, prompt_lengths, size),
+        model.join(before, mu, prompt_lengths, size),
         prompt_lengths + lengths,
         prompt_lengths,
     )
@@ -231,7 +231,7 @@ def make_task(
     *,
     t2s_cfg: T2SConfig | None = None,
     remat: bool = False,
-) -> common.Task:
+) -> Task:
     """What a stage trains.
 
     Args:
@@ -244,16 +244,16 @@ def make_task(
     wavenet = dataclasses.replace(cfg.velocity.wavenet, dropout=method.dropout)
     cfg = dataclasses.replace(cfg, velocity=dataclasses.replace(cfg.velocity, wavenet=wavenet))
     modules = {
-        "s2m": common.Module(lambda rngs: S2M(cfg, rngs=rngs), s2m_model.SHARDING_RULES),
-        "semantic_codec": common.Module(
+        "s2m": Module(lambda rngs: S2M(cfg, rngs=rngs), s2m_model.SHARDING_RULES),
+        "semantic_codec": Module(
             lambda rngs: CodeEmbedding(codec, rngs=rngs), semantic_codec.SHARDING_RULES
         ),
     }
     if method.latent_probability:
         assert t2s_cfg is not None
-        modules["t2s"] = common.Module(lambda rngs: T2S(t2s_cfg, rngs=rngs), gpt.SHARDING_RULES)
+        modules["t2s"] = Module(lambda rngs: T2S(t2s_cfg, rngs=rngs), gpt.SHARDING_RULES)
 
-    def draw(key: jax.Array, batch: common.Batch) -> Draws:
+    def draw(key: jax.Array, batch: Batch) -> Draws:
         flow, latents, prefix = jax.random.split(key, 3)
         B, _, M = batch["mel"].shape
         shape = (B, method.num_frames(batch), M)
@@ -264,7 +264,7 @@ def make_task(
         )
 
     def loss(
-        modules: Any, batch: common.Batch, draws: Draws, key: Any, progress: jax.Array
+        modules: Any, batch: Batch, draws: Draws, key: Any, progress: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         del progress
         example = example_of(modules, batch, draws, method)
@@ -282,17 +282,17 @@ def make_task(
         )
         return losses, {}
 
-    def tokens(batch: common.Batch) -> int:
+    def tokens(batch: Batch) -> int:
         return len(batch["mel"]) * method.num_frames(batch)
 
-    def operations(batch: common.Batch) -> float:
+    def operations(batch: Batch) -> float:
         total = flops(cfg, tokens(batch), method.num_frames(batch))
         if method.latent_probability:
             assert t2s_cfg is not None
             total += t2s.latent_flops(t2s_cfg, batch)
         return total
 
-    return common.Task(
+    return Task(
         modules,
         draw,
         loss,
@@ -322,7 +322,7 @@ def flops(cfg: S2MConfig, positions: int, num_frames: int) -> float:
 @functools.cache
 def _frame_weights(cfg: S2MConfig) -> int:
     """Number of weights that act on every mel frame."""
-    shapes = convert.shapes(convert.abstract(lambda rngs: S2M(cfg, rngs=rngs)))
+    shapes = pytree.shapes(pytree.abstract(lambda rngs: S2M(cfg, rngs=rngs)))
     return sum(
         math.prod(shape)
         for name, shape in shapes.items()
@@ -374,9 +374,9 @@ def setup(settings: Config) -> loop.Setup:
     methods = [Method.of(stage) for stage in settings.stages]
     if any(method.latent_probability for method in methods):
         if not cfg.latent_widths:
-            raise common.TrainingError("init reads no latents; set latent_probability=0.0")
+            raise TrainingError("init reads no latents; set latent_probability=0.0")
         if (reads := cfg.latent_widths[0]) != (gives := base.config("t2s").width):
-            raise common.TrainingError(f"init reads latents of width {reads}, T2S gives {gives}")
+            raise TrainingError(f"init reads latents of width {reads}, T2S gives {gives}")
     fields = set().union(*(method.fields for method in methods))
     if cfg.word_width:
         fields.add("word_vectors")
@@ -384,7 +384,7 @@ def setup(settings: Config) -> loop.Setup:
     limits = longest.max_codes, longest.max_text_tokens
     feed = Feed.open(settings, base, mesh, sorted(fields), *limits)
 
-    def task(stage: Config) -> common.Task:
+    def task(stage: Config) -> Task:
         method = Method.of(stage)
         return make_task(cfg, codec, method, t2s_cfg=t2s_cfg, remat=settings.remat)
 

@@ -35,13 +35,15 @@ from indextts2_jax.t2s import gpt
 from indextts2_jax.t2s.conditioner import ConditionerConfig
 from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.t2s.gpt import T2S, Prefix, T2SConfig
+from indextts2_jax.text.tokenize import Tokenizer
 from train.data.shards import Utterance
 from train.objectives import adversary, alignment
 from train.run import artifacts, config, loop, lora
-from train.run import task as common
+from train.run.artifacts import Base, source_of
 from train.run.config import Config
 from train.run.feed import Feed, data_config
 from train.run.samples import Samples
+from train.run.task import Batch, Module, Task, TrainingError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,7 +114,7 @@ class Losses:
 
 def prefix_of(
     model: T2S,
-    batch: common.Batch,
+    batch: Batch,
     emotion: jax.Array,
     slots: tuple[str, ...],
     free: jax.Array,
@@ -138,7 +140,7 @@ def prefix_of(
     return model.prefix(latents, emotion, durations, batch["text"], batch["text_lengths"])
 
 
-def emotion_of(model: T2S, batch: common.Batch, *, remat: bool = False) -> jax.Array:
+def emotion_of(model: T2S, batch: Batch, *, remat: bool = False) -> jax.Array:
     """Emotion vectors [B, D] of the utterances themselves; `remat` trades time for memory."""
     features = batch["features"]
     mask = length_mask(batch["feature_lengths"], features.shape[1])
@@ -198,7 +200,7 @@ def _row_means(
 
 
 @jax.jit
-def attention_maps(model: T2S, batch: common.Batch) -> jax.Array:
+def attention_maps(model: T2S, batch: Batch) -> jax.Array:
     """Attention [K, B, N, T, L] of codes on text, without a told duration; texts of one length."""
     free = jnp.ones(batch["code_lengths"].shape, bool)
     prefix = prefix_of(model, batch, emotion_of(model, batch), model.cfg.free_slots, free)
@@ -212,7 +214,7 @@ def make_task(
     *,
     classifier: adversary.SpeakerClassifierConfig | None = None,
     remat: bool = False,
-) -> common.Task:
+) -> Task:
     """What a stage trains.
 
     Args:
@@ -223,22 +225,22 @@ def make_task(
       remat: trade time for memory.
     """
     if len(slots) != len(cfg.free_slots):
-        raise common.TrainingError(
+        raise TrainingError(
             f"duration_slots has {len(slots)} slots, the model has {len(cfg.free_slots)}"
         )
-    modules = {"t2s": common.Module(lambda rngs: T2S(cfg, rngs=rngs), gpt.SHARDING_RULES)}
+    modules = {"t2s": Module(lambda rngs: T2S(cfg, rngs=rngs), gpt.SHARDING_RULES)}
     if losses.speaker:
         assert classifier is not None
-        modules["speaker_classifier"] = common.Module(
+        modules["speaker_classifier"] = Module(
             lambda rngs: adversary.SpeakerClassifier(classifier, rngs=rngs),
             adversary.SHARDING_RULES,
         )
 
-    def draw(key: jax.Array, batch: common.Batch) -> jax.Array:
+    def draw(key: jax.Array, batch: Batch) -> jax.Array:
         return jax.random.bernoulli(key, losses.zero_duration, batch["code_lengths"].shape)
 
     def loss(
-        modules: Any, batch: common.Batch, free: jax.Array, key: Any, progress: jax.Array
+        modules: Any, batch: Batch, free: jax.Array, key: Any, progress: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         model: T2S = modules["t2s"]
         emotion = emotion_of(model, batch, remat=remat)
@@ -259,11 +261,11 @@ def make_task(
             metrics |= {"speaker_loss": speaker, "speaker_accuracy": right}
         return total, metrics
 
-    def tokens(batch: common.Batch) -> int:
+    def tokens(batch: Batch) -> int:
         (B, L), T = batch["text"].shape, batch["codes"].shape[1]
         return B * (cfg.num_conditions + L + 2 + 1 + T)
 
-    return common.Task(
+    return Task(
         modules,
         draw,
         loss,
@@ -274,7 +276,7 @@ def make_task(
     )
 
 
-def flops(cfg: T2SConfig, batch: common.Batch) -> float:
+def flops(cfg: T2SConfig, batch: Batch) -> float:
     """Floating point operations of a step: 6 per weight and position, and attention.
 
     Counted as is usual for MFU: causal attention in full, frozen weights as if they learned,
@@ -285,7 +287,7 @@ def flops(cfg: T2SConfig, batch: common.Batch) -> float:
     return 3 * latent_flops(cfg, batch) + head
 
 
-def latent_flops(cfg: T2SConfig, batch: common.Batch) -> float:
+def latent_flops(cfg: T2SConfig, batch: Batch) -> float:
     """Operations of one forward pass over known codes up to the GPT latents, conditioners included.
 
     Args:
@@ -338,13 +340,13 @@ def setup(settings: Config) -> loop.Setup:
     """
     mesh = loop.make_mesh(settings)
     base = artifacts.Base.open(settings.checkpoint)
-    cfg = artifacts.t2s_config(settings, base)
+    cfg = t2s_config(settings, base)
     feed = Feed.open(settings, base, mesh, FIELDS, cfg.max_codes, cfg.max_text_tokens)
     classifier = adversary.SpeakerClassifierConfig(
         cfg.width, settings.speaker_classifier_width, len(feed.plan.speakers)
     )
 
-    def task(stage: Config) -> common.Task:
+    def task(stage: Config) -> Task:
         losses = Losses(stage.zero_duration, stage.text_loss, stage.speaker_loss, stage.reversal)
         slots = tuple(settings.duration_slots)
         return make_task(cfg, slots, losses, classifier=classifier, remat=settings.remat)
@@ -392,3 +394,26 @@ def setup(settings: Config) -> loop.Setup:
 
 if __name__ == "__main__":
     sys.exit(loop.main(setup, __doc__))
+
+
+def t2s_config(settings: Config, base: Base) -> T2SConfig:
+    """The architecture of a run's T2S: that of `init`, or `model` fitted to the encoders.
+
+    Args:
+      settings: of the run.
+      base: its checkpoint, whose codec and tokenizer decide on codes, features and text tokens.
+    """
+    if settings.init != "scratch":
+        return source_of(settings, base).config("t2s")
+    cfg = config.architecture(T2SConfig, settings.model)
+    codec, features = base.config("semantic_codec"), base.config("w2v_bert").width
+    pieces = Tokenizer(base.path / "tokenizer" / "bpe.model").vocab_size
+    return dataclasses.replace(
+        cfg,
+        num_text_tokens=pieces,
+        num_codes=codec.codebook_size + 2,
+        start_code=codec.codebook_size,
+        stop_code=codec.codebook_size + 1,
+        speaker=dataclasses.replace(cfg.speaker, feature_dim=features, latent_width=cfg.width),
+        emotion=dataclasses.replace(cfg.emotion, feature_dim=features),
+    )

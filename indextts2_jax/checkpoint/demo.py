@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from indextts2_jax import convert
 from indextts2_jax.audio.mel import MelConfig
 from indextts2_jax.checkpoint import store
 from indextts2_jax.checkpoint.parts import PARTS, Settings, save_part
 from indextts2_jax.emotion.text_to_emotion import EmotionSet
+from indextts2_jax.nn import pytree
 from indextts2_jax.prompt.campplus import CAMPPlusConfig
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
 from indextts2_jax.prompt.w2v_bert import W2VBertConfig
@@ -104,7 +104,7 @@ def random_checkpoint(path: str | os.PathLike | None = None, *, seed: int = 0) -
         parts, fingerprints = configs(NUM_PIECES), {}
         for index, (name, config) in enumerate(parts.items()):
             build = functools.partial(PARTS[name].model, config)
-            arrays = convert.random_arrays(lambda rngs, b=build: b(rngs=rngs), seed + index)
+            arrays = pytree.random_arrays(lambda rngs, b=build: b(rngs=rngs), seed + index)
             if name == "t2s":  # say the stop code every few dozen codes
                 arrays["code_head.bias"][config.stop_code] = 2.0
             if name == "vocoder":  # noise, but not at full scale

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from indextts2_jax import convert
 from indextts2_jax.audio.mel import MelConfig
 from indextts2_jax.checkpoint import store
 from indextts2_jax.convert import Rule
 from indextts2_jax.emotion import qwen3
 from indextts2_jax.emotion.text_to_emotion import EmotionSet
+from indextts2_jax.nn import pytree
 from indextts2_jax.prompt import campplus, semantic_codec, w2v_bert
 from indextts2_jax.s2m import model as s2m
 from indextts2_jax.s2m.flow_matching import GUIDANCE
@@ -34,7 +34,7 @@ class Part:
 
     def abstract(self, config: Any) -> Any:
         """The module with shapes in place of arrays."""
-        return convert.abstract(lambda rngs: self.model(config, rngs=rngs))
+        return pytree.abstract(lambda rngs: self.model(config, rngs=rngs))
 
 
 PARTS = {
@@ -136,8 +136,7 @@ class Settings:
         del values["format_version"]
         settings = store.from_dict(cls, values)
         configs = {
-            name: store.from_dict(PARTS[name].config, c)
-            for name, c in settings.configs.items()
+            name: store.from_dict(PARTS[name].config, c) for name, c in settings.configs.items()
         }
         return dataclasses.replace(settings, configs=configs)
 
@@ -190,14 +189,14 @@ def load_part(
     """
     require(path, settings, name)
     model = PARTS[name].abstract(settings.configs[name])
-    weights = convert.params(model, nnx.Param)
+    weights = pytree.params(model, nnx.Param)
     wanted = {
         # Tables and statistics keep float32: some of them must not be rounded.
         key: jax.ShapeDtypeStruct(x.shape, dtype if key in weights else np.float32)
-        for key, x in convert.params(model).items()
+        for key, x in pytree.params(model).items()
     }
     arrays = store.load_arrays(path / "weights" / name, wanted, sharding=sharding)
-    return convert.fill(model, arrays)
+    return pytree.fill(model, arrays)
 
 
 def load_tables(path: pathlib.Path) -> dict[str, np.ndarray]:

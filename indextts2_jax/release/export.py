@@ -24,8 +24,9 @@ from indextts2_jax.checkpoint import store
 from indextts2_jax.checkpoint.parts import PARTS, Settings
 from indextts2_jax.checkpoint.store import CheckpointError
 from indextts2_jax.errors import InputError
-from indextts2_jax.release.convert import OWN_SETTINGS, TABLES, Release
+from indextts2_jax.release.convert import TABLES
 from indextts2_jax.release.files import require_torch, unwrap, write_weights
+from indextts2_jax.release.find import OWN_SETTINGS, Release
 from indextts2_jax.release.texts import FILES, release_texts
 from indextts2_jax.t2s.conditioner import sinusoid
 

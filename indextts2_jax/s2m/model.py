@@ -12,11 +12,13 @@ Source: paper section 3.2; the released IndexTTS2 `s2mel.pth`.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
@@ -185,3 +187,13 @@ SHARDING_RULES = (
     *((rf"velocity\.{name}", spec) for name, spec in dit.SHARDING_RULES),
     (r".*", P()),
 )
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def join(first: jax.Array, second: jax.Array, lengths: jax.Array, size: int) -> jax.Array:
+    """Puts `second` [B, ., D] behind the first `lengths` frames of `first`: [B, size, D]."""
+    place = jnp.arange(size)
+    head = first[:, jnp.minimum(place, first.shape[1] - 1)]
+    behind = jnp.clip(place - lengths[:, None], 0, second.shape[1] - 1)
+    tail = jnp.take_along_axis(second, behind[..., None], axis=1)
+    return jnp.where((place < lengths[:, None])[..., None], head, tail)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from indextts2_jax import convert
+from indextts2_jax.nn import pytree
 from indextts2_jax.t2s import generate as gen
 from indextts2_jax.t2s import gpt
 from tests.common import SHARED, manifest, needs_shared, relative_error
@@ -27,13 +28,13 @@ def golden():
     shapes = manifest("gpt")
     block = json.loads((SHARED / "golden/t2s_full/t2s_full.json").read_text())["config"]
     cfg = gpt.T2SConfig.from_release(block, shapes)
-    empty = convert.abstract(lambda rngs: gpt.T2S(cfg, rngs=rngs))
+    empty = pytree.abstract(lambda rngs: gpt.T2S(cfg, rngs=rngs))
     tensors = {
         name: np.zeros(shape, np.float32) if name.endswith(".pe") else draw.draw(name, shape, 0)
         for name, shape in shapes.items()
     }
-    arrays = convert.to_jax(tensors, gpt.TORCH_RULES, convert.shapes(empty), gpt.TORCH_UNUSED)
-    model = convert.fill(empty, {k: jnp.asarray(v) for k, v in arrays.items()})
+    arrays = convert.to_jax(tensors, gpt.TORCH_RULES, pytree.shapes(empty), gpt.TORCH_UNUSED)
+    model = pytree.fill(empty, {k: jnp.asarray(v) for k, v in arrays.items()})
     with np.load(SHARED / "golden/t2s_full/t2s_full_io.npz") as io:
         return model, dict(io)
 

@@ -18,6 +18,7 @@ from transformers import GPT2Config, GPT2Model
 from transformers.generation import logits_process as processors
 
 from indextts2_jax import convert
+from indextts2_jax.nn import pytree
 from indextts2_jax.t2s import gpt
 from indextts2_jax.t2s.generate import DecodingRules
 from tests.common import GOLDEN
@@ -43,7 +44,7 @@ TORCH_PREFIXES = {"speaker": "", "emotion": "emo_"}
 
 def draw_weights(rng: np.random.Generator) -> Weights:
     """Random weights, also of norms and biases, under their torch names."""
-    arrays = convert.random_arrays(lambda rngs: gpt.T2S(CFG, rngs=rngs), seed=0)
+    arrays = pytree.random_arrays(lambda rngs: gpt.T2S(CFG, rngs=rngs), seed=0)
     weights = {}
     for name, array in convert.to_torch(arrays, gpt.TORCH_RULES).items():
         shape = array.shape

@@ -28,7 +28,8 @@ from train.data.config import LENGTHS
 from train.objectives.adversary import SpeakerClassifierConfig
 from train.run import artifacts, config, loop
 from train.run.config import Config
-from train.run.task import Batch, Step, Task
+from train.run.step import Step
+from train.run.task import Batch, Task
 
 CODES_PER_S = 50
 TYPICAL_S = 6.0  # length of an utterance
@@ -82,7 +83,7 @@ def t2s_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
     if base is None:
         cfg = config.architecture(T2SConfig, settings.model)
     else:
-        cfg = artifacts.t2s_config(settings, base)
+        cfg = t2s.t2s_config(settings, base)
     losses = t2s.Losses(stage.zero_duration, stage.text_loss, stage.speaker_loss, stage.reversal)
     classifier = SpeakerClassifierConfig(cfg.width, settings.speaker_classifier_width, NUM_SPEAKERS)
 

@@ -18,7 +18,8 @@ from indextts2_jax import sharding
 from train.estimate.inputs import Inputs, find_stage, make_inputs, make_step
 from train.run import lora
 from train.run.config import Config
-from train.run.task import Arrays, Batch, Step, Task
+from train.run.step import Step
+from train.run.task import Arrays, Batch, Task
 
 NUM_SHOWN = 10  # largest arrays
 

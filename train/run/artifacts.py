@@ -12,12 +12,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from indextts2_jax import convert
 from indextts2_jax.checkpoint import store
 from indextts2_jax.checkpoint.parts import PARTS, Settings, require, save_part
-from indextts2_jax.t2s.gpt import T2SConfig
-from indextts2_jax.text.tokenize import Tokenizer
-from train.run import config
+from indextts2_jax.nn import pytree
 from train.run.config import Config
 
 
@@ -65,7 +62,7 @@ class Base:
         own = {n.removeprefix(prefix): s for n, s in places.items() if n.startswith(prefix)}
         if not own:
             return {}
-        shapes = convert.shapes(PARTS[part].abstract(self.config(part)))
+        shapes = pytree.shapes(PARTS[part].abstract(self.config(part)))
         wanted = {
             n: jax.ShapeDtypeStruct(shapes[n], np.float32) for n in own if n in shapes
         }  # adapters are no part of it
@@ -78,29 +75,6 @@ class Base:
 def source_of(settings: Config, base: Base) -> Base:
     """The checkpoint whose weights a run starts from, where it does not start from scratch."""
     return base if settings.init == "checkpoint" else Base.open(settings.init)
-
-
-def t2s_config(settings: Config, base: Base) -> T2SConfig:
-    """The architecture of a run's T2S: that of `init`, or `model` fitted to the encoders.
-
-    Args:
-      settings: of the run.
-      base: its checkpoint, whose codec and tokenizer decide on codes, features and text tokens.
-    """
-    if settings.init != "scratch":
-        return source_of(settings, base).config("t2s")
-    cfg = config.architecture(T2SConfig, settings.model)
-    codec, features = base.config("semantic_codec"), base.config("w2v_bert").width
-    pieces = Tokenizer(base.path / "tokenizer" / "bpe.model").vocab_size
-    return dataclasses.replace(
-        cfg,
-        num_text_tokens=pieces,
-        num_codes=codec.codebook_size + 2,
-        start_code=codec.codebook_size,
-        stop_code=codec.codebook_size + 1,
-        speaker=dataclasses.replace(cfg.speaker, feature_dim=features, latent_width=cfg.width),
-        emotion=dataclasses.replace(cfg.emotion, feature_dim=features),
-    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 
 from indextts2_jax.checkpoint.store import CheckpointError
-from train.run.task import TrainState
+from train.run.step import TrainState
 
 
 class Checkpoints:

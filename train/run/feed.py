@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from indextts2_jax import sharding
-from train.data import batches as data
 from train.data import shards
 from train.data.batch_plan import BatchPlan
+from train.data.batches import Batches, ValidationBatches, open_plan
 from train.data.config import DataConfig
 from train.data.records import Records
 from train.data.shards import Utterance
@@ -91,21 +91,21 @@ class Feed:
             max_text=max_text,
             seed=settings.seed,
         )
-        plan = data.open_plan(cfg)
+        plan = open_plan(cfg)
         wanted = shards.fingerprints(base.path, base.settings)
         shards.check_fingerprints(
             plan.fingerprints, wanted, f"data {', '.join(cfg.paths)} and checkpoint {base.path}"
         )
         return cls(settings, plan)
 
-    def batches(self, stage: Config, start: int) -> data.Batches:
+    def batches(self, stage: Config, start: int) -> Batches:
         """Endless batches of a stage from step `start` on."""
-        plan = data.open_plan(dataclasses.replace(self.plan.cfg, weights=tuple(stage.mix)))
-        return data.Batches(plan, start, workers=self.settings.workers, **_process())
+        plan = open_plan(dataclasses.replace(self.plan.cfg, weights=tuple(stage.mix)))
+        return Batches(plan, start, workers=self.settings.workers, **_process())
 
     def validation(self) -> Sequence[Mapping[str, np.ndarray]]:
         """The batches of one validation."""
-        return data.ValidationBatches(self.plan, **_process())
+        return ValidationBatches(self.plan, **_process())
 
     def samples(self, count: int) -> list[tuple[Utterance, Utterance]]:
         """Validation utterances of all lengths, each with its prompt; all if they are fewer.

@@ -30,12 +30,12 @@ from jax.sharding import Mesh
 
 from indextts2_jax import programs, sharding
 from indextts2_jax.errors import InputError
-from train.metrics import MetricsWriter, Throughput
 from train.run import config, lora
-from train.run import task as common
 from train.run.checkpoints import Checkpoints
 from train.run.config import Config
-from train.run.task import Partition, Step, Task, TrainingError, TrainState
+from train.run.step import Step, TrainState, optimizer, schedule, to_devices
+from train.run.task import Partition, Task, TrainingError
+from train.run.writer import MetricsWriter, Throughput
 
 Initial = Callable[[Mapping[str, Any]], dict[str, jax.Array]]
 
@@ -162,12 +162,12 @@ def make_step(setup: Setup, stage: Config) -> Step:
     if settings.lora.rank:
         targets = settings.lora.targets or task.lora_targets
         adapters = lora.LoraConfig(settings.lora.rank, settings.lora.alpha, targets)
-    rate = common.schedule(stage)
+    rate = schedule(stage)
     return Step(
         task,
         Partition.of(task, stage, adapters),
         setup.mesh,
-        common.optimizer(settings.optimizer, rate),
+        optimizer(settings.optimizer, rate),
         rate,
         stage.steps,
         settings.accumulation,
@@ -236,7 +236,7 @@ class _Loop:
         while done < steps:
             started = time.perf_counter()
             rows = next(batches)
-            batch = common.to_devices(rows, self.setup.mesh)
+            batch = to_devices(rows, self.setup.mesh)
             waited = time.perf_counter() - started
             state, metrics = self.step.train(state, frozen, batch)
             done += 1
@@ -297,7 +297,7 @@ class _Loop:
         sums: dict[str, float] = {}
         rows = 0.0
         for number, rows_of in enumerate(batches):
-            batch = common.to_devices(rows_of, self.setup.mesh)
+            batch = to_devices(rows_of, self.setup.mesh)
             key = jax.random.fold_in(jax.random.key(0), number)
             out = self.step.validate(params, frozen, batch, key)
             weight = float(jnp.sum(batch["weight"]))

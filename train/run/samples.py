@@ -19,20 +19,21 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from indextts2_jax import convert, programs
+from indextts2_jax import programs
 from indextts2_jax.checkpoint.parts import PARTS
 from indextts2_jax.errors import InputError
+from indextts2_jax.nn import pytree
 from indextts2_jax.nn.conv import fold_weight_norm
 from indextts2_jax.pipeline import IndexTTS2
 from indextts2_jax.request.options import Emotion, Options, Request
 from indextts2_jax.request.results import Speech
 from indextts2_jax.request.speaker import Speaker
 from indextts2_jax.request.words import Words
-from train import metrics
 from train.data.shards import Utterance
 from train.run.artifacts import Result
 from train.run.config import Config
 from train.run.feed import Feed
+from train.run.writer import MetricsWriter, mel_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,9 +73,7 @@ class Samples:
         utterances = feed.samples(settings.samples)
         return cls(result, utterances, speak) if utterances else None
 
-    def __call__(
-        self, arrays: Mapping[str, jax.Array], writer: metrics.MetricsWriter, step: int
-    ) -> None:
+    def __call__(self, arrays: Mapping[str, jax.Array], writer: MetricsWriter, step: int) -> None:
         """Writes the samples of a step; all processes of a run have to call it.
 
         Args:
@@ -89,7 +88,7 @@ class Samples:
         tts.settings = self.result.settings
         part = self.result.part
         model = PARTS[part].abstract(self.result.settings.configs[part])
-        setattr(tts, part, fold_weight_norm(convert.fill(model, jax.device_put(values))))
+        setattr(tts, part, fold_weight_norm(pytree.fill(model, jax.device_put(values))))
         likenesses = []
         for number, (target, prompt) in enumerate(self.utterances):
             try:
@@ -109,7 +108,7 @@ class Samples:
         tts: IndexTTS2,
         target: Utterance,
         prompt: Utterance,
-        writer: metrics.MetricsWriter,
+        writer: MetricsWriter,
         step: int,
         name: str,
     ) -> np.ndarray:
@@ -135,7 +134,7 @@ class Samples:
         speech, figures = self.speak(tts, request, target)
         writer.audio(step, f"{name}/speech", speech.samples, rate)
         spoken = np.concatenate([segment.mel for segment in speech.segments])
-        figures = {"mel": metrics.mel_figure(mel, spoken), **figures}
+        figures = {"mel": mel_figure(mel, spoken), **figures}
         for what, figure in figures.items():
             writer.figure(step, f"{name}/{what}", figure)
         return spoken

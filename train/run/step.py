@@ -1,0 +1,288 @@
+"""One trainer for all networks: parameters on a mesh, a loss per row, one jitted step.
+
+    TrainState  step, trained parameters (float32), optimizer state, average of the weights
+    Step.train  (state, frozen, batch) -> (state, metrics), donated and sharded
+
+Everything random derives from (seed, step): a run that is resumed goes on as if nothing had been.
+
+Dims: B rows of a batch, A parts of it (accumulation).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from indextts2_jax.errors import InputError
+from indextts2_jax.sharding import (
+    BATCH_AXES,
+    batch_sharding,
+    replicated,
+    shardings,
+)
+from train.run import lora
+from train.run.config import Config
+from train.run.task import Arrays, Batch, Partition, Task
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """What a step changes; all of it is in a checkpoint."""
+
+    step: jax.Array  # [] int32, steps of this stage that are done
+    params: dict[str, jax.Array]  # float32, what is trained
+    optimizer: Any
+    average: dict[str, jax.Array] | None  # of params, if `ema` is on
+    key: jax.Array  # [2] uint32, data of the key that all randomness of the stage derives from
+
+
+def schedule(stage: Config) -> optax.Schedule:
+    """The learning rate by step.
+
+    Raises:
+      InputError: for an unknown kind.
+    """
+    warmup = optax.linear_schedule(0.0, stage.rate, stage.warmup)
+    rest, start = max(stage.steps - stage.warmup, 1), max(stage.warmup, 1)
+    main: Any  # optax's type of a schedule takes no function of ours
+    if stage.schedule == "cosine":
+        main = optax.cosine_decay_schedule(stage.rate, rest, stage.final_rate)
+    elif stage.schedule == "constant":
+        main = optax.constant_schedule(stage.rate)
+    elif stage.schedule == "inverse_sqrt":
+        main = lambda count: stage.rate * jnp.sqrt(start / (count + start))  # noqa: E731
+    else:
+        raise InputError(f"schedule is {stage.schedule!r}; want cosine, constant or inverse_sqrt")
+    return optax.join_schedules([warmup, main], [stage.warmup]) if stage.warmup else main
+
+
+def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformation:
+    """AdamW after clipping by the global norm; only matrices decay."""
+
+    def matrices(params: Any) -> dict[str, bool]:
+        return {name: x.ndim > 1 for name, x in params.items()}
+
+    adam = optax.adamw(
+        rate,
+        b1=config.b1,
+        b2=config.b2,
+        eps=config.epsilon,
+        weight_decay=config.decay,
+        mask=matrices,
+    )
+    return optax.chain(optax.clip_by_global_norm(config.clip), adam)
+
+
+def state_shardings(state: Any, params: Mapping[str, NamedSharding], mesh: Mesh) -> Any:
+    """Shardings of an abstract state: what has a parameter's name lies as the parameter does."""
+
+    def place(path: Any, x: Any) -> NamedSharding:
+        name = str(getattr(path[-1], "key", ""))
+        fits = name in params and len(params[name].spec) <= x.ndim
+        return params[name] if fits else replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(place, state)
+
+
+# Else XLA:CPU drops the barriers early: those of remat, and those between the blocks of a network,
+# without which it computes the gradient at each block again from those at all later ones.
+_CPU_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
+
+def _on_cpu(mesh: Any) -> bool:
+    return isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == "cpu"
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """The compiled functions of a stage."""
+
+    task: Task
+    partition: Partition
+    mesh: Mesh
+    tx: optax.GradientTransformation
+    rate: optax.Schedule
+    num_steps: int
+    accumulation: int
+    dtype: Any
+    ema: float
+
+    @functools.cached_property
+    def param_shardings(self) -> dict[str, NamedSharding]:
+        """Of the trained parameters."""
+        return shardings(self._trained_shapes, self.task.rules, self.mesh)
+
+    @functools.cached_property
+    def frozen_shardings(self) -> dict[str, NamedSharding]:
+        """Of the frozen ones."""
+        shapes = {
+            n: jax.ShapeDtypeStruct(self.task.shapes[n], jnp.float32) for n in self.partition.frozen
+        }
+        return shardings(shapes, self.task.rules, self.mesh)
+
+    @functools.cached_property
+    def _trained_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        shapes = dict(self.task.shapes)
+        if self.partition.adapters is not None:
+            frozen = {n: shapes[n] for n in self.partition.frozen}
+            shapes |= lora.adapter_shapes(frozen, self.partition.adapters)
+        return {n: jax.ShapeDtypeStruct(shapes[n], jnp.float32) for n in self.partition.trained}
+
+    def _start(self, params: dict[str, jax.Array], key: jax.Array) -> TrainState:
+        average = jax.tree.map(jnp.copy, params) if self.ema else None
+        return TrainState(jnp.int32(0), params, self.tx.init(params), average, key)
+
+    @functools.cached_property
+    def abstract_state(self) -> TrainState:
+        """The state with shapes and shardings in place of arrays."""
+        key = jax.ShapeDtypeStruct((2,), jnp.uint32)
+        state = jax.eval_shape(self._start, self._trained_shapes, key)
+        places = state_shardings(state, self.param_shardings, self.mesh)
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, places
+        )
+
+    def start(self, params: Arrays, key: jax.Array) -> TrainState:
+        """The state before the first step, every array made where it will lie."""
+        places = jax.tree.map(lambda x: x.sharding, self.abstract_state)
+        return jax.jit(self._start, out_shardings=places)(dict(params), key)
+
+    def random(self, key: jax.Array, names: Iterable[str]) -> dict[str, jax.Array]:
+        """Initial values of parameters and adapters; to be jitted with output shardings."""
+        names = list(names)
+        out = self.task.random(key, names)
+        if self.partition.adapters is not None:
+            shapes = {n: self.task.shapes[n] for n in self.partition.frozen}
+            adapters = lora.init(key, shapes, self.partition.adapters)
+            out |= {name: x for name, x in adapters.items() if name in names}
+        return out
+
+    def merged(self, params: Arrays, frozen: Arrays) -> dict[str, Any]:
+        """All arrays of the task, adapters added to their kernels."""
+        arrays = {**frozen, **params}
+        adapters = self.partition.adapters
+        return arrays if adapters is None else lora.merge(arrays, adapters)
+
+    def learned(self, params: Arrays, frozen: Arrays) -> dict[str, Any]:
+        """What the stage has changed, adapters added to their kernels."""
+        names = {n.removesuffix(lora.A).removesuffix(lora.B) for n in self.partition.trained}
+        return {name: x for name, x in self.merged(params, frozen).items() if name in names}
+
+    def weights(self, params: Arrays, frozen: Arrays) -> dict[str, jax.Array]:
+        """All arrays of the task in the dtype of computation."""
+        return {
+            name: x if name in self.task.tables else x.astype(self.dtype)
+            for name, x in self.merged(params, frozen).items()
+        }
+
+    def _rows(
+        self, params: Arrays, frozen: Arrays, batch: Batch, draws: Any, key: Any, progress: Any
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Loss of a part of a batch, as a sum over its rows times their shares of the whole."""
+        modules = self.task.fill(self.weights(params, frozen))
+        losses, metrics = self.task.loss(modules, batch, draws, key, progress)
+        share = batch["share"]
+        return jnp.dot(losses, share), {name: jnp.dot(x, share) for name, x in metrics.items()}
+
+    def _parts(self, tree: Any) -> Any:
+        """[B, ...] -> [A, B / A, ...]; every device keeps its rows."""
+
+        def split(x: jax.Array) -> jax.Array:
+            x = x.reshape(-1, self.accumulation, *x.shape[1:]).swapaxes(0, 1)
+            spec = PartitionSpec(None, BATCH_AXES)
+            return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+
+        return jax.tree.map(split, tree)
+
+    def gradients(
+        self, params: Arrays, frozen: Arrays, batch: Batch, key: jax.Array, progress: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
+        """Loss, metrics and gradients of a batch, computed in `accumulation` parts."""
+        draw_key, dropout_key = jax.random.split(key)
+        draws = self.task.draw(draw_key, batch)
+        batch = {**batch, "share": batch["weight"] / jnp.maximum(batch["weight"].sum(), 1e-9)}
+        compute = jax.value_and_grad(self._rows, has_aux=True)
+        if self.accumulation == 1:
+            (loss, metrics), grads = compute(params, frozen, batch, draws, dropout_key, progress)
+            return loss, metrics, grads
+
+        def add(total: Any, part: Any) -> tuple[Any, None]:
+            number, batch, draws = part
+            part_key = jax.random.fold_in(dropout_key, number)
+            out = compute(params, frozen, batch, draws, part_key, progress)
+            return jax.tree.map(jnp.add, total, out), None
+
+        parts = (jnp.arange(self.accumulation), self._parts(batch), self._parts(draws))
+        first = jax.tree.map(lambda x: x[0], parts)
+        zero = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype),
+            jax.eval_shape(compute, params, frozen, *first[1:], dropout_key, progress),
+        )
+        ((loss, metrics), grads), _ = jax.lax.scan(add, zero, parts)
+        return loss, metrics, grads
+
+    def _train(
+        self, state: TrainState, frozen: Arrays, batch: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        progress = state.step / self.num_steps
+        loss, metrics, grads = self.gradients(state.params, frozen, batch, key, progress)
+        norm = optax.tree.norm(grads)
+        updates, opt = self.tx.update(grads, state.optimizer, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        average: Any = state.average
+        if average is not None:
+            average = optax.incremental_update(params, average, 1 - self.ema)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        new = TrainState(state.step + 1, params, opt, average, state.key)
+        # A step that went wrong changes nothing, so that what is saved afterwards is sound.
+        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        metrics = {"loss": loss, **metrics, "gradient_norm": norm, "rate": self.rate(state.step)}
+        return new, {**metrics, "finite": finite}
+
+    @functools.cached_property
+    def train(self) -> Callable[[TrainState, Arrays, Batch], Any]:
+        """Jitted (state, frozen, batch) -> (state, metrics); the state is donated."""
+        places = jax.tree.map(lambda x: x.sharding, self.abstract_state)
+        options = _CPU_OPTIONS if _on_cpu(self.mesh) else None
+        return jax.jit(
+            self._train,
+            compiler_options=options,
+            in_shardings=(places, self.frozen_shardings, batch_sharding(self.mesh)),
+            out_shardings=(places, replicated(self.mesh)),
+            donate_argnums=0,
+        )
+
+    @functools.cached_property
+    def validate(self) -> Callable[[Arrays, Arrays, Batch, jax.Array], Any]:
+        """Jitted (params, frozen, batch, key) -> metrics: no dropout, draws of `key`."""
+
+        def run(params: Arrays, frozen: Arrays, batch: Batch, key: jax.Array) -> Any:
+            share = batch["weight"] / jnp.maximum(batch["weight"].sum(), 1e-9)
+            draws = self.task.draw(key, batch)
+            loss, metrics = self._rows(
+                params, frozen, {**batch, "share": share}, draws, None, jnp.float32(1)
+            )
+            return {"loss": loss, **metrics}
+
+        return jax.jit(
+            run,
+            in_shardings=(
+                self.param_shardings, self.frozen_shardings, batch_sharding(self.mesh),
+                replicated(self.mesh),
+            ),
+            out_shardings=replicated(self.mesh),
+        )  # fmt: skip
+
+
+def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows of a batch as global arrays, split over the mesh."""
+    place = batch_sharding(mesh)
+    return {n: jax.make_array_from_process_local_data(place, x) for n, x in batch.items()}
