@@ -307,7 +307,7 @@ class IndexTTS2(Networks):
         prefixes = [self._decode(group, clock) for group in batches]
         for request, own in zip(requests, owned, strict=True):
             stretch(request, own, self.settings)
-        for group, prefix in zip(groups, prefixes, strict=True):
+        for group, prefix in zip(batches, prefixes, strict=True):
             self._voice(group, prefix, noise, clock, trace)
         speeches = [
             join(
