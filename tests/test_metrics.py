@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from indextts2_jax.errors import InputError
 from train import metrics
 from train.run import devices
-from train.run.writer import MetricsWriter, Throughput
+from train.run.writer import MetricsWriter, Throughput, mel_figure
 
 
 class Events:
@@ -86,7 +86,7 @@ def test_other_processes_write_nothing(tmp_path, capsys):
 def test_pictures_and_sounds_are_files(tmp_path):
     writer = MetricsWriter(tmp_path, 6)
     mel = np.random.default_rng(0).standard_normal((7, 80))
-    writer.figure(3, "validation/mel", writer.mel_figure(mel, mel[:5]))
+    writer.figure(3, "validation/mel", mel_figure(mel, mel[:5]))
     writer.audio(3, "validation/speech", np.linspace(-2, 2, 100), 22050)
     writer.close()
     folder = tmp_path / "samples" / "00000003" / "validation"
