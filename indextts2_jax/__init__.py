@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 __all__ = ["Duration", "Emotion", "IndexTTS2", "Options", "Request", "Speaker", "Speech"]
 
 _HOMES = {
-    "Duration": "duration",
-    "Emotion": "options",
+    "Duration": "request.duration",
+    "Emotion": "request.options",
     "IndexTTS2": "pipeline",
-    "Options": "options",
-    "Request": "options",
-    "Speaker": "speaker",
-    "Speech": "results",
+    "Options": "request.options",
+    "Request": "request.options",
+    "Speaker": "request.speaker",
+    "Speech": "request.results",
 }
 
 
