@@ -68,5 +68,5 @@ def voice(tmp_path_factory):
     tone = sum(np.sin(k * pitch) / k for k in range(1, 20))
     samples = 0.2 * tone * (1 + 0.5 * np.sin(8 * t)) + 0.01 * rng.standard_normal(len(t))
     path = tmp_path_factory.mktemp("voice") / "voice.wav"
-    wav.save_pcm16(path, samples, rate)
+    wav.save(path, samples, rate)
     return path

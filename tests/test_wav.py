@@ -1,7 +1,9 @@
 """Loading, checking, resampling and saving of audio."""
 
+import errno
 import math
 import os
+import pathlib
 
 import librosa
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import soundfile
 
 from indextts2_jax.audio import fbank, mel, wav
+from indextts2_jax.errors import InputError
 from tests.common import SHARED, needs_shared
 
 
@@ -67,7 +70,8 @@ def with_value(value: float) -> np.ndarray:
         (with_value(np.inf), "1 samples are NaN or infinite"),
         (np.zeros(16000, np.float32), "silent"),
         (voice(16000) * 1e-5, "silent"),
-        (voice(16000, 2) * np.float32([1, 0]) @ np.float32([[1, -1], [0, 0]]), "silent"),
+        (voice(16000) * 32768, "the peak is 1.* want samples in"),
+        (voice(16000) * 1e30, "the peak is "),
         (voice(7000), "0.438 s long, want at least 0.5 s"),
     ],
 )
@@ -87,6 +91,12 @@ def test_unusable_audio_is_refused_by_name(tmp_path, samples, reason):
         ("text.wav", b"not audio at all", "cannot be read as audio"),
         ("empty.wav", b"", "cannot be read as audio"),
         ("headerless.raw", b"\0" * 64_000, "cannot be read as audio"),
+        (
+            "me.m4a",
+            b"\0\0\0\x20ftypM4A ",
+            "as audio .*; make a wav .*ffmpeg -i me.m4a",
+        ),
+        ("x" * 256 + ".wav", None, "File name too long"),
     ],
 )
 def test_unreadable_files_are_refused_by_name(tmp_path, name, content, reason):
@@ -111,6 +121,62 @@ def test_unreadable_files_are_refused_by_name(tmp_path, name, content, reason):
 def test_unusable_arrays_are_refused_by_name(samples, rate, reason):
     with pytest.raises(wav.AudioError, match=f"^the prompt: .*{reason}"):
         wav.prepare(samples, rate, 22050, name="the prompt")
+
+
+def test_a_name_need_not_be_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"latin_\xe9.wav")
+    wav.save(path, voice(16000), 16000)
+    assert len(wav.load(path, 22050)) == 22050
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "v.wav")
+    with pytest.raises(wav.AudioError, match="is no regular file"):
+        wav.load(tmp_path / "v.wav", 22050)
+
+
+@pytest.mark.parametrize("second", [-1.0, -0.8, 0.0, 1.0])
+def test_channels_that_cancel_leave_the_louder_one(second, caplog):
+    x = voice(16000)
+    got = wav.prepare(np.stack([x, second * x], axis=1), 16000, 16000)
+    cancel = second < 0
+    np.testing.assert_allclose(got, x if cancel else x * (1 + second) / 2, atol=1e-6)
+    assert ("its channels cancel each other; channel 1 is used" in caplog.text) == cancel
+
+
+def silence_and_voice(*seconds: float, noise: float = 0.0) -> np.ndarray:
+    """Silence and voice by turns, 8 kHz."""
+    parts = [voice(round(8000 * s)) * (i % 2) for i, s in enumerate(seconds)]
+    samples = np.concatenate(parts)
+    return samples + noise * voice(len(samples), seed=9)
+
+
+@pytest.mark.parametrize(
+    "seconds, noise, start",
+    [
+        ((20, 5), 0.0, 20),
+        ((20, 30), 0.0, 20),
+        ((16, 3, 30), 0.0, 16),
+        ((16, 3, 30), 1e-3, 16),
+        ((0, 1, 40, 10), 0.0, 41),
+        ((14.5, 20), 0.0, 14.5),
+        ((10, 20), 0.0, None),  # enough of it is in the first 15 s
+        ((0, 5, 20, 30), 0.0, None),
+        ((0, 60), 0.0, None),
+        ((0, 2, 30), 0.0, None),  # there is no more of it
+    ],
+)
+def test_a_prompt_is_cut_from_where_its_voice_is(tmp_path, caplog, seconds, noise, start):
+    samples = silence_and_voice(*seconds, noise=noise)
+    soundfile.write(tmp_path / "v.wav", samples, 8000, subtype="FLOAT")
+    first = 0 if start is None else round((start - 0.06) * 8000)
+    want = wav.prepare(samples[first : first + 15 * 8000], 8000, 16000)
+    for got in (
+        wav.load(tmp_path / "v.wav", 16000, max_seconds=15),
+        wav.prepare(samples, 8000, 16000, max_seconds=15),
+    ):
+        np.testing.assert_allclose(got[:-500], want[: len(got) - 500], atol=1e-6)
+    assert caplog.text.count(f"is taken from {(start or 0) - 0.06:.1f} s on") == 2 * bool(start)
 
 
 def test_the_shortest_prompt_has_every_feature():
@@ -177,7 +243,7 @@ def test_pcm16_clips_and_never_wraps():
 
 def test_saved_samples_come_back(tmp_path):
     path, samples = tmp_path / "new" / "voice.wav", voice(16000)
-    wav.save_pcm16(path, samples, 16000)
+    wav.save(path, samples, 16000)
     got, rate = soundfile.read(path, dtype="int16")
     assert rate == 16000 and soundfile.info(path).subtype == "PCM_16"
     np.testing.assert_array_equal(got, wav.to_pcm16(samples))
@@ -186,23 +252,46 @@ def test_saved_samples_come_back(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "voice.wav"
-    wav.save_pcm16(path, voice(16000), 16000)
+    wav.save(path, voice(16000), 16000)
     before = path.read_bytes()
 
-    def full_disk(file, *args, **kwargs):
-        file.write(b"RIFF")
-        raise OSError("no space left on device")
+    def full_disk(path, content):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(soundfile, "write", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        wav.save_pcm16(path, voice(16000, seed=1), 16000)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full_disk)
+    with pytest.raises(InputError, match=r"cannot write .*voice\.wav: No space left"):
+        wav.save(path, voice(16000, seed=1), 16000)
     assert os.listdir(tmp_path) == ["voice.wav"] and path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "suffix, kind, rate",
+    [("wav", "WAV", 22050), ("FLAC", "FLAC", 22050), ("ogg", "OGG", 22050), ("opus", "OGG", 24000),
+     ("mp3", "MP3", 22050)],
+)  # fmt: skip
+def test_the_suffix_is_the_format(tmp_path, suffix, kind, rate):
+    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * 22050) / 22050)
+    path = tmp_path / f"x.{suffix}"
+    wav.save(path, samples, 22050)
+    info = soundfile.info(path)
+    assert (info.format, info.samplerate, info.channels) == (kind, rate, 1)
+    assert abs(info.duration - 2) < 0.06  # mp3 has whole frames
+    got = wav.load(path, 22050)[5000:15000]
+    assert abs(np.abs(got).max() - 0.5) < 0.03
+
+
+@pytest.mark.parametrize("name", ["x", "x.m4a", "x.npz", "x.wav.txt"])
+def test_other_suffixes_are_refused_and_the_known_ones_named(tmp_path, name):
+    with pytest.raises(InputError, match=r"want a name that ends in \.wav, \.flac, \.ogg, "):
+        wav.save(tmp_path / name, voice(16000), 22050)
+    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("samples", [voice(16)[None], with_value(np.nan)])
 def test_unusable_samples_are_not_saved(tmp_path, samples):
     with pytest.raises(wav.AudioError, match=r"voice\.wav: "):
-        wav.save_pcm16(tmp_path / "voice.wav", samples, 16000)
+        wav.save(tmp_path / "voice.wav", samples, 16000)
     assert not os.listdir(tmp_path)
 
 

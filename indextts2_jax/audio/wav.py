@@ -2,17 +2,20 @@
 
     path            -> load    -> [T] float32 at `sample_rate` -> resample_sinc -> features
     samples, rate   -> prepare ->
-    [T] in [-1, 1]  -> save_pcm16 -> 16-bit wav
+    [T] in [-1, 1]  -> save -> wav, flac, ogg, opus or mp3 by the suffix
 
 Dims: T samples, C channels.
 Source: spec sections 0 and 6.3; `load` gives what `librosa.load(path, sr=sample_rate)` gives.
 """
 
 import functools
+import io
+import logging
 import math
 import os
 import pathlib
-import uuid
+import stat
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +23,10 @@ import soundfile
 import soxr
 from numpy.lib.stride_tricks import sliding_window_view
 
-from indextts2_jax.errors import InputError
+from indextts2_jax import outputs
+from indextts2_jax.errors import InputError, os_error
+
+_log = logging.getLogger(__name__)
 
 # Every feature of a prompt is defined from 45 ms on: the speaker encoder takes a standard deviation
 # over at least 2 of its frames, which are 3 fbank frames (400 + 2 * 160 samples of 16 kHz); mel and
@@ -28,6 +34,33 @@ from indextts2_jax.errors import InputError
 # holds hardly a syllable of the voice, and is a mistake rather than a prompt.
 MIN_PROMPT_SECONDS = 0.5
 MIN_PEAK = 1e-4  # -80 dB of full scale, three steps of 16 bit: below it there is no voice
+
+# Decoded mp3 and mixes go over full scale by a few dB; what is more than 18 dB over it was never
+# scaled to [-1, 1]. Quiet speech of 16 bit has peaks of some hundred steps.
+MAX_PEAK = 8.0
+# Of the power of its channels, what is left when they are mixed: a half where they have nothing in
+# common, and less where they cancel. Below this (-13 dB) one channel alone is the better voice.
+MIN_MIX = 0.05
+# Where the first seconds of a long recording hold no voice, it is looked for in so many seconds.
+SEARCH_SECONDS = 600.0
+FRAME_SECONDS = 0.01  # of which the power is taken
+LOUD_FRAMES = 50  # the voice is as loud as its loudest half second
+QUIET = 1e-4  # -40 dB: a frame with less of the voice's power is a pause
+MIN_VOICED = 0.2  # of the seconds that are kept: with less, the voice is elsewhere
+LEAD_FRAMES = 6  # are kept before the first frame of the voice
+
+# Suffix -> libsndfile's format and subtype. Opus knows few sample rates.
+FORMATS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
+_WRITE_BLOCK = 2**16  # samples: Vorbis takes its room for a block from the stack
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+# Suffixes of what libsndfile cannot read.
+_FOREIGN = {"m4a", "mp4", "aac", "wma", "webm", "amr", "3gp", "mov", "mkv"}
 
 # More than the reach of soxr's filter: what lies behind it does not change the samples before.
 _RESAMPLE_MARGIN_SECONDS = 0.5
@@ -56,19 +89,75 @@ def load(
       AudioError: the file is missing, is no audio, or `prepare` refuses its samples.
     """
     path = pathlib.Path(path)
-    if not path.exists():
-        raise AudioError(f"{path}: no such file")
-    if path.is_dir():
-        raise AudioError(f"{path}: is a directory, want an audio file")
     try:
-        with soundfile.SoundFile(path) as file:
+        if not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():
+            raise AudioError(f"{path}: is no regular file")  # it is read twice
+        # Python opens it, as libsndfile wants names in UTF-8.
+        with open(path, "rb") as opened, soundfile.SoundFile(opened) as file:
             rate = file.samplerate
+            if max_seconds is not None and file.frames > max_seconds * rate:
+                file.seek(_start(_blocks(file), rate, max_seconds, str(path)))
             frames = _frames_to_read(max_seconds, rate)
             samples = file.read(-1 if frames is None else frames, "float32", always_2d=True)
+    except FileNotFoundError:
+        raise AudioError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise AudioError(f"{path}: is a directory, want an audio file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, AudioError):
+            raise
+        raise AudioError(f"{str(path)!r}: cannot be read ({os_error(error)})") from None
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless formats
         reason = getattr(error, "error_string", str(error)).rstrip(".")
-        raise AudioError(f"{path}: cannot be read as audio ({reason})") from error
-    return prepare(samples, rate, sample_rate, max_seconds=max_seconds, name=str(path))
+        raise AudioError(f"{path}: cannot be read as audio ({reason}){_advice(path)}") from error
+    return _prepare(samples, rate, sample_rate, max_seconds, str(path))
+
+
+def _advice(path: pathlib.Path) -> str:
+    """What to do with a format that libsndfile does not know."""
+    if path.suffix.lower().lstrip(".") not in _FOREIGN:
+        return ""
+    return f"; make a wav of it first: ffmpeg -i {path.name} {path.stem}.wav"
+
+
+def _blocks(file: soundfile.SoundFile) -> Iterable[np.ndarray]:
+    """Reads the first SEARCH_SECONDS of a file."""
+    size = 100 * _frame(file.samplerate)
+    yield from file.blocks(
+        size, frames=int(SEARCH_SECONDS * file.samplerate), dtype="float32", always_2d=True
+    )
+
+
+def _frame(rate: float) -> int:
+    return max(1, int(FRAME_SECONDS * rate))
+
+
+def _start(blocks: Iterable[np.ndarray], rate: float, seconds: float, name: str) -> int:
+    """Where a recording is to be cut that is longer than wanted: at 0, if its voice is there.
+
+    Args:
+      blocks: the recording [T, C] in pieces, each a multiple of a frame but the last.
+      rate: Hz.
+      seconds: that are kept.
+      name: what the warning calls it.
+
+    Returns:
+      The first sample to keep.
+    """
+    size = _frame(rate)
+    power = np.nan_to_num(np.concatenate([_power(x, size) for x in blocks]), posinf=0.0)
+    loud = np.sort(power)[-LOUD_FRAMES:][0]
+    voiced = np.concatenate([[0], np.cumsum(power > max(QUIET * loud, MIN_PEAK**2))])
+    window = round(seconds / FRAME_SECONDS)
+    starts = np.arange(len(power))
+    counts = voiced[np.minimum(starts + window, len(power))] - voiced[:-1]  # of voiced frames
+    if counts[0] >= MIN_VOICED * window or counts[0] == counts.max():
+        return 0
+    enough = counts >= counts.max() / 2
+    begins = np.diff(voiced) > 0
+    first = max(0, int(np.flatnonzero(enough & begins)[0]) - LEAD_FRAMES)
+    _log.warning("%s: its voice is taken from %.1f s on", name, first * FRAME_SECONDS)
+    return first * size
 
 
 def prepare(
@@ -93,16 +182,34 @@ def prepare(
 
     Raises:
       AudioError: wrong dtype, shape or rate; no samples, NaN or infinite ones, shorter than
-        MIN_PROMPT_SECONDS, or silent.
+        MIN_PROMPT_SECONDS, silent, or far over full scale.
     """
-    mono = _mono(np.asarray(samples), name)
+    samples = _floats(np.asarray(samples), name)
     if not rate > 0:
         raise AudioError(f"{name}: sample rate is {rate} Hz, want more than 0")
-    mono = mono[: _frames_to_read(max_seconds, rate)]
-    seconds = len(mono) / rate
+    if max_seconds is not None and len(samples) > max_seconds * rate:
+        searched = samples[: int(SEARCH_SECONDS * rate)]
+        samples = samples[_start([searched], rate, max_seconds, name) :]
+    return _prepare(samples, rate, sample_rate, max_seconds, name)
+
+
+def _prepare(
+    samples: np.ndarray, rate: float, sample_rate: int, max_seconds: float | None, name: str
+) -> np.ndarray:
+    """Does what `prepare` says with samples [T, C] float32 that begin where they are to be cut."""
+    samples = samples[: _frames_to_read(max_seconds, rate)]
+    seconds = len(samples) / rate
+    if not len(samples):
+        raise AudioError(f"{name}: no samples")
     if seconds < MIN_PROMPT_SECONDS:
         raise AudioError(f"{name}: {seconds:.3f} s long, want at least {MIN_PROMPT_SECONDS} s")
-    _require_finite(mono, name)
+    _require_finite(samples, name)
+    if (peak := float(np.abs(samples).max())) > MAX_PEAK:
+        raise AudioError(
+            f"{name}: the peak is {peak:.6g}, want samples in [-1, 1] (divide those of 16 bit by "
+            "32768)"
+        )
+    mono = _mono(samples, name)
     if rate != sample_rate:
         length = math.ceil(len(mono) * (float(sample_rate) / rate))  # librosa's length
         mono = soxr.resample(mono, rate, sample_rate, quality="HQ")[:length]
@@ -113,6 +220,12 @@ def prepare(
     if peak < MIN_PEAK:
         raise AudioError(f"{name}: silent (peak {peak:.1e} of full scale, want {MIN_PEAK:.0e})")
     return mono
+
+
+def _power(samples: np.ndarray, size: int) -> np.ndarray:
+    """Mean power of each whole frame of `size` samples of [T, C]."""
+    whole = samples[: len(samples) // size * size]
+    return np.square(whole, dtype=np.float64).mean(axis=1).reshape(-1, size).mean(axis=1)
 
 
 def resample_sinc(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -190,42 +303,55 @@ def to_pcm16(
     return np.clip(steps, -(2**15), 2**15 - 1).astype(np.int16)
 
 
-def save_pcm16(
+def save(
     path: str | os.PathLike[str],
     samples: np.ndarray,
     sample_rate: int,
     *,
     rounding: Rounding = "floor",
 ) -> None:
-    """Writes a mono 16-bit wav, whole or not at all; makes missing folders.
+    """Writes a mono audio file of 16 bit, whole or not at all; makes missing folders.
 
     Args:
-      path: the file; replaced where it exists.
+      path: the file, of a suffix in FORMATS; replaced where it exists.
       samples: [T] float in [-1, 1].
       sample_rate: Hz.
       rounding: see `to_pcm16`.
 
     Raises:
-      AudioError: see `to_pcm16`.
+      AudioError: see `to_pcm16` and `check_suffix`.
+      InputError: the system cannot write it.
     """
-    path = pathlib.Path(path)
+    check_suffix(path)
     pcm = to_pcm16(samples, rounding=rounding, name=str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            soundfile.write(file, pcm, sample_rate, subtype="PCM_16", format="WAV")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    kind, subtype = FORMATS[pathlib.Path(path).suffix.lower()]
+    if subtype == "OPUS" and sample_rate not in _OPUS_RATES:
+        rate = min((r for r in _OPUS_RATES if r > sample_rate), default=_OPUS_RATES[-1])
+        pcm, sample_rate = soxr.resample(pcm, sample_rate, rate, quality="HQ"), rate
+    memory = io.BytesIO()  # so that it is the system that says why the file cannot be written
+    with soundfile.SoundFile(memory, "w", sample_rate, 1, subtype, format=kind) as file:
+        for start in range(0, len(pcm), _WRITE_BLOCK):
+            file.write(pcm[start : start + _WRITE_BLOCK])
+    with outputs.replacing(path) as temporary:
+        temporary.write_bytes(memory.getbuffer())
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Refuses the name of a file that `save` cannot write.
+
+    Raises:
+      AudioError: its suffix is not in FORMATS.
+    """
+    if pathlib.Path(path).suffix.lower() not in FORMATS:
+        raise AudioError(f"cannot write {path}: want a name that ends in {', '.join(FORMATS)}")
 
 
 def _frames_to_read(max_seconds: float | None, rate: float) -> int | None:
     return None if max_seconds is None else int((max_seconds + _RESAMPLE_MARGIN_SECONDS) * rate)
 
 
-def _mono(samples: np.ndarray, name: str) -> np.ndarray:
-    """Float or integer samples [T] or [T, C] -> [T] float32."""
+def _floats(samples: np.ndarray, name: str) -> np.ndarray:
+    """Float or integer samples [T] or [T, C] -> [T, C] float32."""
     if samples.ndim not in (1, 2):
         raise AudioError(f"{name}: shape {samples.shape}, want [T] or [T, C]")
     if samples.size == 0:
@@ -236,8 +362,22 @@ def _mono(samples: np.ndarray, name: str) -> np.ndarray:
         samples = samples / 2 ** (8 * samples.dtype.itemsize - 1)
     elif not np.issubdtype(samples.dtype, np.floating):
         raise AudioError(f"{name}: dtype {samples.dtype}, want float or signed integer")
-    samples = samples.astype(np.float32)
-    return np.ascontiguousarray(samples if samples.ndim == 1 else samples.mean(axis=1))
+    samples = samples if samples.ndim == 2 else samples[:, None]
+    with np.errstate(over="ignore"):  # what is too large is infinite, and refused
+        return samples.astype(np.float32)
+
+
+def _mono(samples: np.ndarray, name: str) -> np.ndarray:
+    """The mean of the channels of [T, C], or the loudest one where they cancel: [T] float32."""
+    if samples.shape[1] == 1:
+        return np.ascontiguousarray(samples[:, 0])
+    mono = samples.mean(axis=1)
+    power = np.square(samples, dtype=np.float64).mean(axis=0)
+    if np.square(mono, dtype=np.float64).mean() >= MIN_MIX * power.mean():
+        return np.ascontiguousarray(mono)
+    loudest = int(power.argmax())
+    _log.warning("%s: its channels cancel each other; channel %d is used", name, loudest + 1)
+    return np.ascontiguousarray(samples[:, loudest])
 
 
 def _require_finite(samples: np.ndarray, name: str) -> None:

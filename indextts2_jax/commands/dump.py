@@ -5,11 +5,11 @@ two dumps compare array by array.
 """
 
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
 
+from indextts2_jax import outputs
 from indextts2_jax.audio import wav
 from indextts2_jax.request.results import Speech
 from indextts2_jax.request.speaker import Speaker
@@ -27,14 +27,13 @@ class Dump:
         getattr(self, f"_{stage}")(**values)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes an `npz`, whole or not at all."""
-        path = pathlib.Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
-        try:
-            np.savez(temporary, **self.arrays)  # pyright: ignore[reportArgumentType]
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Writes an `npz`, whole or not at all; makes missing folders.
+
+        Raises:
+          InputError: if the system cannot write it.
+        """
+        with outputs.replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **self.arrays)  # pyright: ignore[reportArgumentType]
 
     def _features(self, prefix: str, audio_16k, features, mask, hidden, normalized) -> None:
         self.arrays[f"{prefix}_audio_16k"] = audio_16k[None]

@@ -5,11 +5,23 @@ import pathlib
 
 import numpy as np
 
+from indextts2_jax import outputs
+from indextts2_jax.errors import InputError
 from indextts2_jax.request.results import Speech
+
+SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def plot_speech(speech: Speech, path: str | os.PathLike) -> None:
-    """Draws `speech` into the image file `path` (png, svg, pdf by its suffix)."""
+    """Draws a speech into an image file, whole or not at all.
+
+    Args:
+      speech: what to draw.
+      path: the file, of a suffix in SUFFIXES; missing folders are made.
+
+    Raises:
+      InputError: if the system cannot write it.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5), layout="constrained")
@@ -31,10 +43,15 @@ def plot_speech(speech: Speech, path: str | os.PathLike) -> None:
     bottom.plot(seconds, speech.samples, linewidth=0.4)
     top.set(ylabel="mel bin", xlim=(0, speech.duration_s))
     bottom.set(xlabel="seconds", ylabel="wave", ylim=(-1, 1))
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{os.getpid()}.tmp{path.suffix}")
-    try:
+    with outputs.replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def check_suffix(path: str | os.PathLike) -> None:
+    """Refuses the name of a file that `plot_speech` cannot draw.
+
+    Raises:
+      InputError: its suffix is not in SUFFIXES.
+    """
+    if pathlib.Path(path).suffix.lower() not in SUFFIXES:
+        raise InputError(f"cannot draw {path}: want a name that ends in {', '.join(SUFFIXES)}")

@@ -70,8 +70,8 @@ class Speech:
         }
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes a 16-bit wav, whole or not at all."""
-        wav.save_pcm16(path, self.samples, self.sample_rate)
+        """Writes a wav, flac, ogg, opus or mp3 by the suffix, whole or not at all."""
+        wav.save(path, self.samples, self.sample_rate)
 
 
 def join(

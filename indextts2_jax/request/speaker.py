@@ -2,11 +2,11 @@
 
 import dataclasses
 import os
-import pathlib
 import zipfile
 
 import numpy as np
 
+from indextts2_jax import outputs
 from indextts2_jax.errors import InputError
 
 FORMAT = 1
@@ -35,16 +35,13 @@ class Speaker:
     fingerprint: str
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the speaker as an `npz` file, whole or not at all."""
-        path = pathlib.Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
-        try:
-            np.savez(temporary, format=np.int32(FORMAT), **dataclasses.asdict(self))
-            temporary.replace(path)
-        except OSError as error:
-            raise InputError(f"cannot write the speaker file {path}: {error.strerror}") from None
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Writes the speaker as an `npz` file, whole or not at all; makes missing folders.
+
+        Raises:
+          InputError: if the system cannot write it.
+        """
+        with outputs.replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, format=np.int32(FORMAT), **dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Speaker":
@@ -62,4 +59,8 @@ class Speaker:
         if arrays.keys() != names | {"format"} or arrays["format"] != FORMAT:
             raise InputError(f"{path} is no speaker file of format version {FORMAT}")
         del arrays["format"]
+        if bad := [
+            k for k, x in arrays.items() if x.dtype.kind == "f" and not np.isfinite(x).all()
+        ]:
+            raise InputError(f"{path}: {' and '.join(bad)} hold NaN or infinite values")
         return cls(**{**arrays, "fingerprint": str(arrays["fingerprint"])})  # pyright: ignore

@@ -42,6 +42,8 @@ class Words:
             raise InputError(f"{path} has {shapes}, want [W, E] and [W]")
         if (frames < 0).any() or not frames.sum() > 0:
             raise InputError(f"{path}: frames are counts, and some are over 0")
+        if not np.isfinite(vectors).all():
+            raise InputError(f"{path}: vectors hold NaN or infinite values")
         return cls(vectors.astype(np.float16), frames.astype(np.int32))
 
     def fit(self, num_frames: int) -> "Words":

@@ -129,7 +129,7 @@ class MetricsWriter:
         """
         if not self._on:
             return
-        wav.save_pcm16(self._sample(step, f"{name}.wav"), samples, sample_rate)
+        wav.save(self._sample(step, f"{name}.wav"), samples, sample_rate)
         if self._events is not None:
             self._events.add_audio(name, np.clip(samples, -1, 1), step, sample_rate=sample_rate)
 
