@@ -5,6 +5,10 @@
 
     python -m train.prepare --src LJSpeech-1.1 --checkpoint CKPT --out data/lj
     python -m train.prepare --src list.jsonl --checkpoint CKPT --out data/mine --workers 8
+    python -m train.prepare --src list.jsonl --checkpoint CKPT --out data/fbank --features fbank
+
+The last one asks no network: its data have the filterbank, audio, pitch and loudness, to train
+encoder, codec, speaker encoder and vocoder with; the checkpoint needs no more than a tokenizer.
 
 The same command, started again, goes on after the last whole shard. Several machines share the work
 with --part 1/4, --part 2/4, ... and one OUT; who finds all shards there puts them together.
@@ -39,6 +43,9 @@ from train.corpus.spool import Spool, spooled
 # JAX is imported where it is used: the workers import this file, and need none.
 
 
+FEATURES = ("w2v_bert", "fbank")
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What decides on the data, besides rows and checkpoint.
@@ -71,6 +78,7 @@ def prepare(
     workers: int = 0,
     batch_seconds: float = 60.0,
     part: tuple[int, int] = (1, 1),
+    features: str = FEATURES[0],
 ) -> dict[str, Any] | None:
     """Prepares a corpus, or goes on where an earlier call was stopped.
 
@@ -82,6 +90,7 @@ def prepare(
       workers: processes that read recordings; 0 = this one does.
       batch_seconds: speech in a batch of the encoders, padding included.
       part: (i, n): this call makes the i-th of n shares of the shards.
+      features: one of FEATURES: what stands in the place of semantic features.
 
     Returns:
       What stands in `report.json`; None as long as shards of other parts are missing.
@@ -93,6 +102,7 @@ def prepare(
     from indextts2_jax.checkpoint.parts import Settings
     from indextts2_jax.t2s.gpt import T2SConfig
     from train.corpus import report as prepare_report
+    from train.corpus.audio_rows import utterances
     from train.corpus.encoders import Encoders
     from train.data import shards
 
@@ -100,7 +110,10 @@ def prepare(
     t2s = settings.configs.get("t2s", T2SConfig.paper())  # encoders alone: what they are to train
     if options.limits.max_seconds > (longest := t2s.max_codes * CODE_SECONDS):
         raise InputError(f"T2S of {checkpoint} takes {longest:.1f} s at most (max_seconds)")
-    made_with = shards.fingerprints(checkpoint, settings)
+    encoded = features == FEATURES[0]
+    made_with = (shards.fingerprints if encoded else shards.audio_fingerprints)(
+        checkpoint, settings
+    )
     reader = RecordingReader(
         checkpoint / "tokenizer",
         settings.mel,
@@ -109,6 +122,7 @@ def prepare(
         t2s.max_codes,
         options.speeds,
         options.seed,
+        keep_audio=not encoded,
     )
     with spooled(rows, out, options.shard_size) as spool:
         _claim(out, {**dataclasses.asdict(options), **made_with, "rows": spool.digest})
@@ -117,7 +131,9 @@ def prepare(
         if todo:
             programs.enable_compilation_cache()
             with reading(reader, workers) as read:
-                encode = Encoders(checkpoint, settings, batch_seconds)
+                encode = utterances
+                if encoded:
+                    encode = Encoders(checkpoint, settings, batch_seconds)
                 _make_shards(out, spool, todo, read, encode)
     if not all(_is_done(out, number) for number in numbers):
         return None
@@ -238,6 +254,9 @@ def _parser() -> argparse.ArgumentParser:
     corpora.add_arguments(parser)
     parser.add_argument("--checkpoint", type=path, required=True, help="has encoders, tokenizer")
     parser.add_argument("--out", type=path, required=True, help="directory to write")
+    parser.add_argument(
+        "--features", choices=FEATURES, default=FEATURES[0], help="fbank: read by no network"
+    )
     parser.add_argument("--speeds", type=int, default=1, help="takes at another speed, of each")
     parser.add_argument("--seed", type=int, default=0, help="of these speeds")
     group = parser.add_argument_group("what is rejected")
@@ -288,6 +307,7 @@ def _run(args: argparse.Namespace) -> None:
         workers=args.workers,
         batch_seconds=args.batch_seconds,
         part=args.part,
+        features=args.features,
     )
     if report is None:
         print(f"part {args.part[0]} of {args.part[1]} is done; others are not", file=sys.stderr)

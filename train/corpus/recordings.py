@@ -7,7 +7,8 @@
 The signals are made as those of a prompt are (`IndexTTS2.speaker`). Imports no JAX, so that the
 worker processes start fast.
 
-Dims: T 50 Hz tokens, B bank frames of 10 ms, M mel frames, L text tokens, W words, E vector width.
+Dims: T 50 Hz tokens, B bank frames of 10 ms, M mel frames, H samples of a mel frame, L text
+tokens, W words, E vector width.
 """
 
 import collections
@@ -38,6 +39,7 @@ from indextts2_jax.text.language import CJK
 from indextts2_jax.text.normalize import Normalizer
 from indextts2_jax.text.tokenize import Tokenizer
 from train.corpus.corpora import Row
+from train.corpus.prosody import prosody
 from train.corpus.speed import change_speed
 
 SPEEDS = (0.75, 1.33)  # of the other takes; paper section 2.2 gives no range
@@ -103,6 +105,8 @@ class Recording:
     mel: np.ndarray  # [M, 80] float16
     word_vectors: np.ndarray | None = None  # [W, E] float16
     word_frames: np.ndarray | None = None  # [W] int32
+    audio: np.ndarray | None = None  # [M, H] int16
+    prosody: np.ndarray | None = None  # [T, 3] float16
 
 
 Read = Callable[[Iterable[Row | Rejection]], Iterator[Recording | Rejection]]
@@ -124,6 +128,7 @@ class RecordingReader:
       max_codes: most semantic codes; bounds how slow another take can be.
       speeds: takes at another speed, besides the recorded one.
       seed: of these speeds.
+      keep_audio: keep the audio, and measure the prosody.
     """
 
     tokenizer: pathlib.Path
@@ -133,6 +138,7 @@ class RecordingReader:
     max_codes: int
     speeds: int
     seed: int
+    keep_audio: bool = False
 
     def __call__(self, row: Row) -> Recording | Rejection:
         """Returns what was read, or why the row is of no use."""
@@ -161,6 +167,10 @@ class RecordingReader:
         for speed in draw_speeds(row.id, self.seed, self.speeds, seconds, self.max_codes):
             varied = change_speed(audio, speed, self.mel.sample_rate)
             takes.append(TakeInput(speed, *fbank.m4t_features(self._to_16k(varied))))
+        samples = measured = None
+        if self.keep_audio:
+            samples = _frames(audio, len(log_mel), self.mel.hop_length)
+            measured = prosody(audio_16k, len(takes[0].features)).astype(np.float16)
         return Recording(
             row,
             text,
@@ -172,6 +182,8 @@ class RecordingReader:
             log_mel.astype(np.float16),
             vectors,
             frames,
+            samples,
+            measured,
         )
 
     def _to_16k(self, audio: np.ndarray) -> np.ndarray:
@@ -266,6 +278,12 @@ def _start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _frames(audio: np.ndarray, num_frames: int, hop_length: int) -> np.ndarray:
+    """Samples [N] in [-1, 1] as 16-bit ones, those of every mel frame in a row: [M, H]."""
+    samples = np.clip(np.rint(audio[: num_frames * hop_length] * 32768), -32768, 32767)
+    return samples.astype(np.int16).reshape(num_frames, hop_length)
 
 
 def _is_unicode(text: str) -> bool:

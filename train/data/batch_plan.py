@@ -113,7 +113,10 @@ class _Prompts:
         self._place[self._rows] = np.arange(len(rows)) - self._start[speaker[self._rows]]
 
     def of(self, rows: np.ndarray, speaker: np.ndarray, draw: np.ndarray) -> np.ndarray:
-        """A prompt for each of `rows`, never the row itself; `draw` is uniform in 0 .. 1."""
+        """A prompt for each of `rows`; `draw` is uniform in 0 .. 1.
+
+        Never the row itself, unless its speaker has no other.
+        """
         count, place = self._count[speaker], self._place[rows]
         others = count - (place >= 0)
         step = 1 + (draw * others).astype(np.int64)
@@ -159,6 +162,9 @@ class BatchPlan:
         self._speaker = np.concatenate(by_set).astype(np.int32)
         if not cfg.speed_probability:
             table["varied_codes"] = table["codes"]
+        if cfg.crop:
+            for column in {"codes": ("codes", "varied_codes"), "frames": ("frames",)}[cfg.measure]:
+                table[column] = np.minimum(table[column], cfg.crop)
 
         usable, self._left_out = self._usable(table)
         held_out = self._hold_out(usable)
@@ -241,7 +247,7 @@ class BatchPlan:
         long = (codes > (cfg.max_codes or math.inf)) | (table["text"] > (cfg.max_text or math.inf))
         fits = drawn & ~long
         count = np.bincount(self._speaker[fits], minlength=len(self.speakers))
-        alone = fits & (count[self._speaker] < 2)
+        alone = fits & (count[self._speaker] < 2) & cfg.has_prompts
         usable = fits & ~alone
         if "word_vectors" in cfg.fields and (usable & (table["words"] == 0)).any():
             raise InputError("data.fields has word_vectors, but some utterances have none")
@@ -275,7 +281,8 @@ class BatchPlan:
         weights = np.array(self.cfg.weights or sizes, np.float64)
         for path, size, weight in zip(self.cfg.paths, sizes, weights, strict=True):
             if not size and (weight or not self.cfg.weights):
-                raise InputError(f"{path} has no two utterances of one speaker that can be used")
+                pairs = "no two utterances of one speaker" if self.cfg.has_prompts else "nothing"
+                raise InputError(f"{path} has {pairs} that can be used")
         return weights / weights.sum()
 
     def _prompt_lengths(

@@ -22,6 +22,8 @@ from train.data.config import LENGTHS, TARGET_FIELDS, DataConfig
 from train.data.records import Records
 from train.data.shards import Index, Take, Utterance
 
+FLOAT32 = ("mel", "audio", "prosody")  # ends of names of what is given as float32
+
 
 class LoadBatch:
     """Reads the utterances of a batch, this process's rows of it."""
@@ -71,7 +73,8 @@ class LoadBatch:
         target_speed, prompt_speed, place = mine.draws
         for b, row in enumerate(mine.rows):
             with self._records.naming(row):
-                _put(out, size, b, self._target(self._records[row], target_speed[b]), lengths)
+                arrays = self._target(self._records[row], target_speed[b])
+                _put(out, size, b, self._cropped(arrays, place[b]), lengths)
         for b, row in enumerate(mine.prompts if self._prompt_lengths else ()):
             with self._records.naming(row):
                 arrays = self._prompt(self._records[row], prompt_speed[b], place[b])
@@ -87,7 +90,23 @@ class LoadBatch:
             "mel": utterance.mel,
             "word_vectors": utterance.word_vectors,
             "word_frames": utterance.word_frames,
+            "audio": utterance.audio,
+            "bank": utterance.bank,
+            "prosody": utterance.prosody,
         }
+
+    def _cropped(self, arrays: dict[str, Any], place: float) -> dict[str, Any]:
+        """The same piece of all arrays that count what is cropped."""
+        cfg = self.cfg
+        loaded = [f for f in cfg.fields if TARGET_FIELDS.get(f) == cfg.measure]
+        if not cfg.crop or not loaded:
+            return arrays
+        for name in loaded:
+            if arrays[name] is None:
+                raise ValueError(f"it has no {name}")
+        length = min(len(arrays[name]) for name in loaded)
+        start = int(place * (max(length - cfg.crop, 0) + 1))
+        return arrays | {name: arrays[name][start : start + cfg.crop] for name in loaded}
 
     def _prompt(self, utterance: Utterance, speed: float, place: float) -> dict[str, Any]:
         """All arrays of the same piece of time."""
@@ -120,15 +139,17 @@ def _put(
     """Copies arrays into a row of the batch `out` of `rows`."""
     for name, length in lengths.items():
         x = arrays[name]
+        if x is None:
+            raise ValueError(f"it has no {name}")
         length = len(x) if length is None else length
         if name not in out:
-            dtype = np.float32 if name.endswith("mel") else x.dtype
+            dtype = np.float32 if name.endswith(FLOAT32) else x.dtype
             out[name] = np.zeros((rows, length, *x.shape[1:]), dtype)
             if name in LENGTHS:
                 out[LENGTHS[name]] = np.zeros(rows, np.int32)
         if len(x) > length:
             raise ValueError(f"{name} has length {len(x)}, the table says at most {length}")
-        out[name][row, : len(x)] = x
+        out[name][row, : len(x)] = x / np.float32(32768) if name == "audio" else x
         if name in LENGTHS:
             out[LENGTHS[name]][row] = len(x)
 

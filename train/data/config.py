@@ -16,16 +16,21 @@ TARGET_FIELDS = {
     "features": "codes",
     "mel": "frames",
     "word_vectors": "words",
+    "audio": "frames",
+    "bank": "codes",
+    "prosody": "codes",
 }
 PROMPT_FIELDS = ("prompt_codes", "prompt_features", "prompt_mel", "prompt_style")
 FIELDS = (*TARGET_FIELDS, *PROMPT_FIELDS, "speaker")
-RECORDED_SPEED_ONLY = ("mel", "prompt_mel", "word_vectors")
+RECORDED_SPEED_ONLY = ("mel", "prompt_mel", "word_vectors", "audio", "bank", "prosody")
 # What is padded -> the array of its lengths.
 LENGTHS = {
     "text": "text_lengths",
     "codes": "code_lengths",
     "features": "feature_lengths",
     "mel": "mel_lengths",
+    "audio": "audio_lengths",
+    "bank": "bank_lengths",
     "prompt_codes": "prompt_code_lengths",
     "prompt_features": "prompt_feature_lengths",
     "prompt_mel": "prompt_mel_lengths",
@@ -56,6 +61,8 @@ class DataConfig:
       seed: of all that is drawn, but for validation.
       round_size: utterances of a round; at most as many as there are.
       ladder_ratio: between the lengths of one bucket and the next.
+      crop: of longer utterances a random piece of so many codes or frames (`measure`) is loaded,
+        of all fields the same piece; 0 = the whole. Validation loads a fixed one.
     """
 
     paths: tuple[str, ...]
@@ -73,11 +80,12 @@ class DataConfig:
     seed: int = 0
     round_size: int = 1 << 16
     ladder_ratio: float = 1.25
+    crop: int = 0
 
     def __post_init__(self) -> None:
         for name in ("budget", "max_rows", "rows_multiple", "prompt_codes", "round_size"):
             _demand(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("max_codes", "max_text", "validation", "seed"):
+        for name in ("max_codes", "max_text", "validation", "seed", "crop"):
             _demand(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         distinct = 0 < len(self.paths) == len(set(self.paths))
         _demand(distinct, "paths", self.paths, "directories, each once")
@@ -94,6 +102,15 @@ class DataConfig:
         if self.speed_probability and (recorded := set(self.fields) & set(RECORDED_SPEED_ONLY)):
             only = f"0, since {', '.join(sorted(recorded))} is of the recorded speed"
             _demand(False, "speed_probability", self.speed_probability, only)
+
+        if self.crop and (whole := set(self.columns) - {self.measure}):
+            fields = [f for f in self.fields if TARGET_FIELDS.get(f) in whole]
+            _demand(False, "crop", self.crop, f"0, since {', '.join(fields)} cannot be cropped")
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether something of another utterance of the speaker is loaded."""
+        return not set(self.fields).isdisjoint(PROMPT_FIELDS)
 
     @property
     def columns(self) -> tuple[str, ...]:

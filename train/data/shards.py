@@ -6,8 +6,11 @@
       shard-00000.arrayrecord   utterances, one record each
       rejected.jsonl, report.*  what was left out, and why
 
-Dims: T 50 Hz frames or codes, F feature width, M mel frames, L text tokens, W words, E vector
-width.
+`train.prepare --features fbank` writes the same without the encoders: `features` are then the
+input of w2v-BERT, `codes` are zeros, `style` is empty, and audio, bank and prosody are there.
+
+Dims: T 50 Hz frames or codes, F feature width, M mel frames, H samples of a mel frame, L text
+tokens, W words, E vector width.
 """
 
 import dataclasses
@@ -65,6 +68,10 @@ class Utterance:
       emotion: a label, or "".
       word_vectors: [W, E] float16, one per word (paper appendix B), or None.
       word_frames: [W] int32, how many mel frames each word covers; their sum is M. None as above.
+      audio: [M, H] int16 samples at the rate of the mel, or None.
+      bank: [T, 160] float16, what CAMPPlus reads, two frames of 10 ms a row, or None; may be a row
+        shorter than the takes.
+      prosody: [T, 3] float16, see `train.corpus.prosody`, or None.
     """
 
     id: str
@@ -78,6 +85,9 @@ class Utterance:
     emotion: str = ""
     word_vectors: np.ndarray | None = None
     word_frames: np.ndarray | None = None
+    audio: np.ndarray | None = None
+    bank: np.ndarray | None = None
+    prosody: np.ndarray | None = None
 
     def to_bytes(self) -> bytes:
         """The record of this utterance."""
@@ -120,21 +130,40 @@ def fingerprints(path: pathlib.Path, settings: Settings) -> dict[str, str]:
     Raises:
       InputError: if it lacks one of them.
     """
-    tables = load_tables(path)
-    statistics = b"".join(tables[name].tobytes() for name in ("feature_mean", "feature_variance"))
     tokenizer = path / "tokenizer" / "bpe.model"
     names = ("w2v_bert", "semantic_codec", "campplus")
     missing = [name for name in names if name not in settings.fingerprints]
     if missing or not tokenizer.is_file():
         raise DataError(f"{path} lacks {', '.join(missing) or tokenizer.name}")
+    tables = load_tables(path)
+    statistics = b"".join(tables[name].tobytes() for name in ("feature_mean", "feature_variance"))
     own = {
         "feature_statistics": statistics,
-        "tokenizer": tokenizer.read_bytes(),
-        "mel": json.dumps(store.to_dict(settings.mel), sort_keys=True).encode(),
         "feature_layer": str(settings.feature_layer).encode(),
     }
     parts = {name: settings.fingerprints[name] for name in names}
-    return parts | {name: hashlib.sha256(x).hexdigest()[:16] for name, x in own.items()}
+    return parts | _digests(own) | audio_fingerprints(path, settings)
+
+
+def audio_fingerprints(path: pathlib.Path, settings: Settings) -> dict[str, str]:
+    """Identifies what data without the encoders depends on, by name: tokenizer, mel.
+
+    Args:
+      path: checkpoint directory.
+      settings: its settings.
+
+    Raises:
+      InputError: if it lacks the tokenizer.
+    """
+    tokenizer = path / "tokenizer" / "bpe.model"
+    if not tokenizer.is_file():
+        raise DataError(f"{path} lacks {tokenizer.name}")
+    mel = json.dumps(store.to_dict(settings.mel), sort_keys=True).encode()
+    return _digests({"tokenizer": tokenizer.read_bytes(), "mel": mel})
+
+
+def _digests(values: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(x).hexdigest()[:16] for name, x in values.items()}
 
 
 def check_fingerprints(got: Mapping[str, str], want: Mapping[str, str], what: str) -> None:

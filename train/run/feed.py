@@ -40,6 +40,7 @@ def data_config(measure: str, budget: int, **changes: Any) -> ConfigDict:
             "validation": 64,  # utterances of each data set
             "round_size": 1 << 16,
             "ladder_ratio": 1.25,
+            "crop": 0,  # codes or frames of a random piece; 0 = the whole utterance
         }
     ).lock()
     out.update(changes)
@@ -67,6 +68,8 @@ class Feed:
         fields: Sequence[str],
         max_codes: int,
         max_text: int,
+        *,
+        encoded: bool = True,
     ) -> "Feed":
         """Opens the data of a run.
 
@@ -75,8 +78,10 @@ class Feed:
           base: its checkpoint, whose encoders must be those of the data.
           mesh: that batches are split over.
           fields: what is loaded.
-          max_codes: that the model has positions for.
+          max_codes: that the model has positions for; 0 = no limit.
           max_text: likewise.
+          encoded: whether the data must be made with the encoders of the checkpoint; else it has
+            the filterbank and the audio (`train.prepare --features fbank`).
 
         Raises:
           InputError: if there is no data, or it does not fit.
@@ -87,12 +92,13 @@ class Feed:
             **values,
             fields=tuple(fields),
             rows_multiple=sharding.batch_parts(mesh) * settings.accumulation,
-            max_codes=min(longest or max_codes, max_codes),
+            max_codes=min(filter(None, (longest, max_codes)), default=0),
             max_text=max_text,
             seed=settings.seed,
         )
         plan = open_plan(cfg)
-        wanted = shards.fingerprints(base.path, base.settings)
+        made_with = shards.fingerprints if encoded else shards.audio_fingerprints
+        wanted = made_with(base.path, base.settings)
         shards.check_fingerprints(
             plan.fingerprints, wanted, f"data {', '.join(cfg.paths)} and checkpoint {base.path}"
         )
