@@ -1,14 +1,16 @@
 """The `indextts2` command.
 
-Exit codes: 0 done, 2 input or checkpoint that cannot be used (one line on stderr, nothing written),
-1 internal error (with its trace), 130 interrupted.
+Exit codes: 0 done, 2 what a user can mend: arguments, input, a checkpoint, a full disk (one line on
+stderr, and nothing is written; of a batch, the lines that failed), 1 internal error (with its
+trace), 130 interrupted.
 """
 
 import argparse
 import contextlib
+import dataclasses
+import io
 import json
 import logging
-import os
 import pathlib
 import sys
 import time
@@ -17,7 +19,11 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from indextts2_jax.errors import InputError
+from indextts2_jax.commands import arguments
+from indextts2_jax.errors import InputError, os_error
+from indextts2_jax.request import fields
+from indextts2_jax.request.duration import Duration
+from indextts2_jax.request.options import Emotion, Options
 
 SAMPLE_VOICE = pathlib.Path(__file__).parent / "assets" / "sample_voice.flac"
 
@@ -38,13 +44,13 @@ reported and does not stop the others.
   {"id": "a2", "text": "Run!", "voice": "me.npz", "emotion_weights": {"afraid": 0.6}}
 
 Keys: id, text, voice (recording or speaker file), emotion_voice, emotion_weights, emotion_text,
-emotion_alpha, tokens | seconds | speed, seed, out. Paths are relative to the file.
+out, and every setting by its name: {settings}. Paths are relative to the file.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         prog="indextts2", description="IndexTTS2 in JAX: text and a voice in, speech out."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -53,12 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_check_duration(commands)
     _add_convert(commands)
     _add_demo(commands)
-    args = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
+        args = parser.parse_args(argv)
+        arguments.check_unicode(args)
         with _warnings_on_stderr():
             args.run(args)
-    except InputError as error:
-        print(f"indextts2: error: {error}", file=sys.stderr)
+    except (InputError, OSError) as error:
+        reason = os_error(error) if isinstance(error, OSError) else error
+        print(f"indextts2: error: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("indextts2: interrupted", file=sys.stderr)
@@ -101,15 +111,18 @@ def _add_check_duration(commands: Any) -> None:
 
 def _run_check_duration(args: argparse.Namespace) -> None:
     from indextts2_jax.commands.duration_check import TEXTS, check_duration
+    from indextts2_jax.text.glossary import load_glossary
 
     options = _options(args)
+    glossary = None if args.glossary is None else load_glossary(args.glossary)
     texts = TEXTS
     if args.text_file:
         texts = [line for line in _read_file(args.text_file).splitlines() if line.strip()]
         if not texts:
             raise InputError(f"{args.text_file} is empty")
     tts = _open_checkpoint(args, "t2s")
-    found = check_duration(tts, tts.speaker(args.voice or SAMPLE_VOICE), texts, options=options)
+    speaker = tts.speaker(args.voice or SAMPLE_VOICE)
+    found = check_duration(tts, speaker, texts, options=options, glossary=glossary)
     if args.json:
         print(json.dumps(found))
         return
@@ -231,21 +244,14 @@ def _add_synthesize(commands: Any) -> None:
     group.add_argument("--voice", type=path, help="recording of the voice (default: a sample)")
     group.add_argument("--speaker", type=path, help="... or a speaker file")
     group.add_argument("--save-speaker", type=path, help="write the speaker file (npz)")
-    group.add_argument("--out", type=path, required=True, help="16-bit wav to write")
+    group.add_argument(
+        "--out", type=path, required=True, help="what to write: wav, flac, ogg, opus or mp3"
+    )
 
     group = parser.add_argument_group("emotion (default: that of the voice)")
     group.add_argument("--emotion-voice", type=path, help="recording of the emotion")
     group.add_argument(
-        "--emotion-alpha",
-        type=float,
-        default=1.0,
-        help="0..1: how much of that emotion, or of the weights",
-    )
-    group.add_argument(
         "--emotion-weights", metavar="happy=.5,sad=.2", help="... or one number per emotion"
-    )
-    group.add_argument(
-        "--raw-emotion-weights", action="store_true", help="keep a sum over 0.8 as it is"
     )
     group.add_argument(
         "--emotion-text",
@@ -254,43 +260,27 @@ def _add_synthesize(commands: Any) -> None:
         metavar="SENTENCE",
         help="... or the mood of a sentence, read by Qwen3 (none given: of the text itself)",
     )
-    group.add_argument(
-        "--emotion-random", action="store_true", help="weights mix random prototypes"
-    )
+    arguments.add_settings(group, Emotion)
 
     group = parser.add_argument_group("duration (default: as the model wants)")
-    length = group.add_mutually_exclusive_group()
-    length.add_argument("--tokens", type=int, help="exact number of codes, of all segments")
-    length.add_argument("--seconds", type=float, help="length of the speech, silences included")
-    length.add_argument("--speed", type=float, help="1.25 = a quarter faster than by itself")
-    length.add_argument("--length-factor", type=float, help="the inverse of --speed")
-    group.add_argument(
-        "--duration-mode",
-        choices=("exact", "natural"),
-        default="exact",
-        help="natural: tell the model and force nothing",
-    )
-    group.add_argument(
-        "--duration-by",
-        choices=("tokens", "stretch"),
-        default="tokens",
-        help="stretch: for checkpoints without duration control",
-    )
+    arguments.add_settings(group, Duration)
+    group.add_argument("--length-factor", type=float, help="the inverse of --speed")
 
     _add_options(parser)
     group = parser.add_argument_group("reports")
     group.add_argument("--noise", type=path, help="npz with `noise` [1, 80, N] to use")
     group.add_argument("--dump", type=path, help="write every intermediate array (npz)")
-    group.add_argument("--plot", type=path, help="draw mel and wave (png)")
+    group.add_argument("--plot", type=path, help="draw mel and wave (png, svg, pdf)")
     group.add_argument("--json", action="store_true", help="print what was made as JSON")
     parser.set_defaults(run=_run_synthesize)
 
 
 def _add_batch(commands: Any) -> None:
+    names = [x.name for cls in (Emotion, Duration, Options) for x in fields.settings(cls)]
     parser = commands.add_parser(
         "batch",
         help="speak every line of a JSONL file",
-        description=BATCH_HELP,
+        description=BATCH_HELP.replace("{settings}", ", ".join(names)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--jsonl", type=pathlib.Path, required=True, help="one object a line")
@@ -303,31 +293,36 @@ def _add_batch(commands: Any) -> None:
 def _run_batch(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from indextts2_jax.checkpoint import store
     from indextts2_jax.commands import batch
+    from indextts2_jax.text.glossary import load_glossary
 
     options = _options(args)
     if args.batch_size < 1:
         raise InputError(f"batch size is {args.batch_size}; it must be at least 1")
-    _check_writable(args.out_dir / batch.REPORT)
-    settings = f"{options}{args.checkpoint}{args.dtype}"
-    jobs, bad = batch.read_jobs(args.jsonl, args.out_dir, settings)
-    done = batch.finished(args.out_dir)
-    todo = [job for job in jobs if job.digest not in done]
+    glossary = None if args.glossary is None else load_glossary(args.glossary)
+    args.checkpoint = args.checkpoint or _babbling_checkpoint()
+    store.read_settings(args.checkpoint)  # complains now, before there is a report
+    inputs = batch.Inputs(
+        args.jsonl, args.out_dir, args.checkpoint, args.glossary,
+        [fields.changed(options), args.dtype],
+    )  # fmt: skip
+    jobs, bad = batch.read_jobs(inputs)
     failed = [f"line {line}: {message}" for line, message in bad]
-    args.out_dir.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(jobs), initial=len(jobs) - len(todo), unit="text", disable=None) as bar:
+    with batch.reporting(args.out_dir) as report:
+        todo = [job for job in jobs if not report.done(job)]
+        with tqdm(total=len(jobs), initial=len(jobs) - len(todo), unit="text", disable=None) as bar:
 
-        def report(job: Any, result: dict[str, Any]) -> None:
-            batch.append_report(args.out_dir, job, result)
-            if "error" in result:
-                failed.append(f"line {job.line}: {result['error']}")
-            bar.update()
+            def add(job: Any, result: dict[str, Any]) -> None:
+                report.add(job, result)
+                if "error" in result:
+                    failed.append(f"line {job.line}: {result['error']}")
+                bar.update()
 
-        if todo:
-            tts = _open_checkpoint(args, "t2s", "s2m")
-            batch.run_jobs(
-                tts, todo, args.jsonl.parent, options, report, batch_size=args.batch_size
-            )
+            if todo:
+                tts = _open_checkpoint(args, "t2s", "s2m")
+                reader = batch.Reader(tts, inputs, options, glossary)
+                batch.run_jobs(tts, todo, reader, add, batch_size=args.batch_size)
     spoken = len(jobs) + len(bad) - len(failed)
     print(f"{spoken} of {len(jobs) + len(bad)} spoken, see {args.out_dir}", file=sys.stderr)
     if failed:
@@ -348,66 +343,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="of T2S and S2M; bfloat16 is fast on GPU and TPU",
     )
 
-    group = parser.add_argument_group("text")
-    group.add_argument("--normalized", action="store_true", help="take the text as it is")
-    group.add_argument("--glossary", type=path, help="YAML: term -> what to say")
-    group.add_argument("--max-text-tokens", type=int, default=120, help="longest segment")
-    group.add_argument(
-        "--interval-silence", type=float, default=200, metavar="MS", help="silence between segments"
-    )
-    group.add_argument(
-        "--leading-silence", type=float, default=0, metavar="MS", help="... added before the speech"
-    )
-    group.add_argument(
-        "--trailing-silence", type=float, default=0, metavar="MS", help="... and behind it"
-    )
-    group.add_argument(
-        "--trim-silence", action="store_true", help="first cut near-silence off both ends"
-    )
-
-    group = parser.add_argument_group("decoding")
-    group.add_argument("--greedy", action="store_true", help="take the best code every time")
-    group.add_argument("--temperature", type=float, default=0.8)
-    group.add_argument("--top-k", type=int, default=30, help="0 = off")
-    group.add_argument("--top-p", type=float, default=0.8, help="1 = off")
-    group.add_argument("--repetition-penalty", type=float, default=10.0, help="1 = off")
-    group.add_argument("--typical-mass", type=float, default=1.0, help="1 = off")
-    group.add_argument(
-        "--beams", type=int, help="beam search or sampling (default: the checkpoint's; 1 if greedy)"
-    )
-    group.add_argument("--length-penalty", type=float, default=0.0, help="of beams")
-    group.add_argument("--max-codes", type=int, default=1500, help="of a segment; one is 20 ms")
-    group.add_argument("--seed", type=int, default=0, help="of all randomness")
-    group.add_argument(
-        "--positions",
-        choices=("plain", "released"),
-        help="rows of the position table (default: the checkpoint's)",
-    )
-
-    group.add_argument(
-        "--duration-slots",
-        choices=("paper", "first", "halves"),
-        help="how the model is told a number of codes (default: the checkpoint's)",
-    )
-
-    group = parser.add_argument_group("mel and wave")
-    group.add_argument("--steps", type=int, default=25, help="of flow matching")
-    group.add_argument(
-        "--guidance", type=float, help="of flow matching; 0 = off (default: the checkpoint's, 0.7)"
-    )
-    group.add_argument(
-        "--no-latents", action="store_true", help="S2M reads the codes alone (paper, Table 4)"
-    )
-    group.add_argument(
-        "--no-trim-tail", action="store_true", help="keep hiss or silence at segment ends"
-    )
-    group.add_argument("--no-fade", action="store_true", help="no fade-out at segment ends")
-    group.add_argument(
-        "--loudness", type=float, metavar="LUFS", help="e.g. -23; peaks stay under -1 dBFS"
-    )
-    group.add_argument(
-        "--compat", action="store_true", help="reproduce the defects of the original"
-    )
+    parser.add_argument("--glossary", type=path, help="YAML: term -> what to say")
+    arguments.add_settings(parser, Options)
 
 
 def _run_synthesize(args: argparse.Namespace) -> None:
@@ -415,18 +352,17 @@ def _run_synthesize(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     from tqdm import tqdm
 
-    from indextts2_jax.request.options import Emotion, check_together
+    from indextts2_jax.request.options import check_together
     from indextts2_jax.request.words import Words
     from indextts2_jax.text.glossary import load_glossary
 
     options, wish = _options(args), _duration(args)
-    Emotion(alpha=args.emotion_alpha)  # complains now, not after the prompt is read
+    emotion = Emotion(**arguments.given(Emotion, args))
     check_together(options, wish)
     glossary = None if args.glossary is None else load_glossary(args.glossary)
     noise = None if args.noise is None else _read_noise(args.noise)
     words = None if args.words is None else Words.load(args.words)
-    for output in (args.out, args.dump, args.plot, args.save_speaker):
-        _check_writable(output)
+    _check_outputs(args)
     tts = _open_checkpoint(args, "t2s", "s2m")
     weights = _weights(tts, args.emotion_weights, args.emotion_text, text)
     trace = None
@@ -450,13 +386,7 @@ def _run_synthesize(args: argparse.Namespace) -> None:
         speech = tts.synthesize(
             text,
             speaker,
-            emotion=Emotion(
-                features,
-                args.emotion_alpha,
-                weights,
-                args.raw_emotion_weights,
-                args.emotion_random,
-            ),
+            emotion=dataclasses.replace(emotion, features=features, weights=weights),
             options=options,
             duration=wish,
             glossary=glossary,
@@ -465,6 +395,7 @@ def _run_synthesize(args: argparse.Namespace) -> None:
             progress=progress,
             trace=trace,
         )
+    speech.save(args.out)
     if args.save_speaker:
         speaker.save(args.save_speaker)
     if trace:
@@ -473,7 +404,6 @@ def _run_synthesize(args: argparse.Namespace) -> None:
         from indextts2_jax.commands.plot import plot_speech
 
         plot_speech(speech, args.plot)
-    speech.save(args.out)
     seconds = time.perf_counter() - started
     if args.json:
         report = {
@@ -491,47 +421,19 @@ def _run_synthesize(args: argparse.Namespace) -> None:
     )
 
 
-def _options(args: argparse.Namespace) -> Any:
-    from indextts2_jax.request.options import Options
-
-    return Options(
-        greedy=args.greedy,
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        repetition_penalty=args.repetition_penalty,
-        typical_mass=args.typical_mass,
-        num_beams=args.beams,
-        length_penalty=args.length_penalty,
-        max_codes=args.max_codes,
-        seed=args.seed,
-        positions=args.positions,
-        max_text_tokens=args.max_text_tokens,
-        interval_silence_ms=args.interval_silence,
-        leading_silence_ms=args.leading_silence,
-        trailing_silence_ms=args.trailing_silence,
-        trim_silence=args.trim_silence,
-        steps=args.steps,
-        guidance=args.guidance,
-        latents=not args.no_latents,
-        normalized=args.normalized,
-        trim_tail=not args.no_trim_tail,
-        fade=not args.no_fade,
-        loudness=args.loudness,
-        duration_slots=args.duration_slots,
-        compat=args.compat,
-    )
+def _options(args: argparse.Namespace) -> Options:
+    return Options(**arguments.given(Options, args))
 
 
-def _duration(args: argparse.Namespace) -> Any:
-    from indextts2_jax.request.duration import Duration
-
-    speed = args.speed
-    if args.length_factor is not None:
-        if not args.length_factor > 0:
-            raise InputError(f"length factor is {args.length_factor}; it must be more than 0")
-        speed = 1 / args.length_factor
-    return Duration(args.tokens, args.seconds, speed, args.duration_mode, args.duration_by)
+def _duration(args: argparse.Namespace) -> Duration:
+    given, factor = arguments.given(Duration, args), args.length_factor
+    if factor is not None:
+        if not factor > 0:
+            raise InputError(f"length factor is {factor}; it must be more than 0")
+        if args.speed is not None:
+            raise InputError("--speed and --length-factor are given; want one of them")
+        given["speed"] = 1 / factor
+    return Duration(**given)
 
 
 def _open_checkpoint(args: argparse.Namespace, *parts: str) -> Any:
@@ -589,15 +491,24 @@ def _read_noise(path: pathlib.Path) -> Any:
     return noise.astype(np.float32)
 
 
-def _check_writable(path: pathlib.Path | None) -> None:
+def _check_outputs(args: argparse.Namespace) -> None:
     """Finds out before the work, not after it, that a file cannot be written."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise InputError(f"{path} is a directory, want a file name")
-    parent = next(p for p in path.absolute().parents if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"cannot write {path}: {parent} is not a writable directory")
+    from indextts2_jax import outputs
+    from indextts2_jax.audio import wav
+
+    read = (
+        *(SAMPLE_VOICE, args.checkpoint, args.voice, args.speaker, args.emotion_voice),
+        *(args.text_file, args.words, args.noise, args.glossary),
+    )
+    taken = outputs.Outputs(path for path in read if path is not None)
+    for path in (args.out, args.dump, args.plot, args.save_speaker):
+        if path is not None:
+            taken.add(path)
+    wav.check_suffix(args.out)
+    if args.plot:
+        from indextts2_jax.commands import plot
+
+        plot.check_suffix(args.plot)
 
 
 def _babbling_checkpoint() -> pathlib.Path:

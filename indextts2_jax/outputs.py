@@ -107,14 +107,15 @@ class Outputs:
                 raise InputError(f"the output {path} {where} {self._taken[name]}, which is needed")
         if not names.isdisjoint(self._folders):
             raise InputError(f"the output {path} is the folder of another output")
-        self._taken |= dict.fromkeys(names, f"the output {path}")
+        self._taken |= dict.fromkeys(names, "an earlier output")
         self._folders.update(folders)
 
 
 def identities(path: str | os.PathLike) -> set[Hashable]:
     """What tells whether two paths are one file: its real path, and its number if it exists."""
-    found: set[Hashable] = {os.path.realpath(path)}
-    with contextlib.suppress(OSError, ValueError):
+    found: set[Hashable] = {str(path)}
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL in the name
+        found = {os.path.realpath(path)}
         status = os.stat(path)
         found.add((status.st_dev, status.st_ino))
     return found

@@ -292,6 +292,8 @@ class IndexTTS2(Networks):
         Raises:
           InputError: if a text or a setting cannot be used.
         """
+        if noise is not None and not np.isfinite(noise).all():
+            raise InputError("the noise bank holds NaN or infinite values")
         if noise is not None and noise.shape[1] != self.settings.mel.num_mels:
             raise InputError(
                 f"the noise bank has {noise.shape[1]}, want {self.settings.mel.num_mels} mel bins"
@@ -437,7 +439,9 @@ class IndexTTS2(Networks):
         real = np.arange(len(rows)) < len(group)
         with clock("codes"):
             prefix = self._prefix(rows, rules)
-            sampling = generate.Sampling.stack([item.request.options.sampling() for item in rows])
+            sampling = generate.Sampling.stack(
+                [generate.Sampling.make(1, **item.request.options.sampling()) for item in rows]
+            )
             most = np.array([item.most_codes(self.t2s.cfg.max_codes) for item in rows])
             exact = np.array([item.exact_codes() for item in rows])
             limits = generate.Limits(*map(jnp.int32, (np.where(real, most, 1), exact * real)))

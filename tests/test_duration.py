@@ -56,8 +56,8 @@ def test_targets_of_each_kind_of_wish():
         ({"seconds": float("nan")}, "seconds is nan"),
         ({"speed": 9.0}, r"speed is 9.0; it must be in 0\.25 \.\. 4"),
         ({"speed": float("nan")}, "speed is nan"),
-        ({"mode": "sloppy"}, "duration mode is 'sloppy'"),
-        ({"by": "magic"}, "duration by 'magic'"),
+        ({"mode": "sloppy"}, "duration_mode is 'sloppy'"),
+        ({"by": "magic"}, "duration_by is 'magic'"),
         ({"tokens": 5, "by": "stretch"}, "cannot be had by stretching"),
     ],
 )

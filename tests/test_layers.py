@@ -23,6 +23,17 @@ def modules(path: pathlib.Path) -> set[str]:
     return out
 
 
+def needed(path: pathlib.Path) -> set[str]:
+    """Full names of everything that a file imports, and what that imports of the project."""
+    out, left = set(), [path]
+    while left:
+        for name in modules(left.pop()) - out:
+            out.add(name)
+            files = (ROOT / f"{n.replace('.', '/')}.py" for n in (name, name.rpartition(".")[0]))
+            left += [file for file in files if file.is_file()]
+    return out
+
+
 def imports(path: pathlib.Path) -> set[str]:
     """First level below `indextts2_jax` of everything that a file imports."""
     return {n.split(".")[1] for n in modules(path) if n.startswith("indextts2_jax.")}
@@ -61,13 +72,16 @@ def test_the_trainer_itself_knows_no_stage():
         assert not imports(path) & (STAGES - {"audio"}), path.name
 
 
-@pytest.mark.parametrize(
-    "place", ["indextts2_jax/text", "indextts2_jax/audio/wav.py", "train/corpus/recordings.py"]
-)
-def test_reading_texts_and_recordings_needs_no_jax(place):
-    path = ROOT / place
+@pytest.mark.parametrize("place", ["text", "request", "audio/wav.py", "errors.py", "outputs.py"])
+def test_texts_recordings_and_requests_need_no_jax(place):
+    path = PACKAGE / place
     for file in path.rglob("*.py") if path.is_dir() else [path]:
-        assert not {n for n in modules(file) if n.split(".")[0] in {"jax", "flax"}}, file.name
+        assert not {n for n in needed(file) if n.split(".")[0] in {"jax", "flax"}}, file.name
+
+
+def test_reading_a_corpus_needs_no_jax():
+    found = modules(ROOT / "train" / "corpus" / "recordings.py")
+    assert not {n for n in found if n.split(".")[0] in {"jax", "flax"}}
 
 
 @pytest.mark.parametrize("folder", ["indextts2_jax", "train"])

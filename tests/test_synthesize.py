@@ -421,8 +421,8 @@ def test_unusable_recordings_are_refused(refused, tmp_path, content, message, fl
 @pytest.mark.parametrize(
     "args, message",
     [
-        (["--emotion-alpha", "1.5"], "emotion alpha is 1.5"),
-        (["--emotion-alpha", "nan"], "emotion alpha is nan"),
+        (["--emotion-alpha", "1.5"], "emotion_alpha is 1.5"),
+        (["--emotion-alpha", "nan"], "emotion_alpha is nan"),
         (["--emotion-weights", "happy=2"], "want 0 to 1"),
         (["--emotion-weights", "hapy=.2"], "did you mean 'happy'"),
         (["--emotion-weights", ".1 .2"], "got 2 emotion weights, want name=weight or 8 numbers"),

@@ -37,7 +37,7 @@ MIN_PEAK = 1e-4  # -80 dB of full scale, three steps of 16 bit: below it there i
 
 # Decoded mp3 and mixes go over full scale by a few dB; what is more than 18 dB over it was never
 # scaled to [-1, 1]. Quiet speech of 16 bit has peaks of some hundred steps.
-MAX_PEAK = 8.0
+PEAK_LIMIT = 8.0
 # Of the power of its channels, what is left when they are mixed: a half where they have nothing in
 # common, and less where they cancel. Below this (-13 dB) one channel alone is the better voice.
 MIN_MIX = 0.05
@@ -204,7 +204,7 @@ def _prepare(
     if seconds < MIN_PROMPT_SECONDS:
         raise AudioError(f"{name}: {seconds:.3f} s long, want at least {MIN_PROMPT_SECONDS} s")
     _require_finite(samples, name)
-    if (peak := float(np.abs(samples).max())) > MAX_PEAK:
+    if (peak := float(np.abs(samples).max())) > PEAK_LIMIT:
         raise AudioError(
             f"{name}: the peak is {peak:.6g}, want samples in [-1, 1] (divide those of 16 bit by "
             "32768)"

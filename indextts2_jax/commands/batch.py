@@ -3,26 +3,36 @@
     {"id": "a1", "text": "Hello.", "voice": "me.wav", "emotion_text": "glad", "seconds": 2}
 
 Paths are relative to the file, outputs to D. D/report.jsonl gets a line for each finished one; a
-run that is started again skips what is done, and one bad line does not stop the others.
+run that is started again skips what is done, and one bad line does not stop the others. What is
+done is what the newest entry of an output says: with the same line, settings, checkpoint, and
+content of the recordings.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from indextts2_jax import outputs
+from indextts2_jax.audio import wav
 from indextts2_jax.emotion import mixing
-from indextts2_jax.errors import InputError
+from indextts2_jax.errors import InputError, os_error
 from indextts2_jax.pipeline import IndexTTS2
+from indextts2_jax.request import fields
 from indextts2_jax.request.duration import Duration
 from indextts2_jax.request.options import Emotion, Options, Request
+from indextts2_jax.request.results import Speech
 from indextts2_jax.request.speaker import Speaker
+
+_log = logging.getLogger(__name__)
 
 KEYS: Mapping[str, tuple[type, ...]] = {
     "id": (str,),
@@ -31,13 +41,10 @@ KEYS: Mapping[str, tuple[type, ...]] = {
     "emotion_voice": (str,),
     "emotion_weights": (str, list, dict),
     "emotion_text": (str,),
-    "emotion_alpha": (int, float),
-    "tokens": (int,),
-    "seconds": (int, float),
-    "speed": (int, float),
-    "seed": (int,),
     "out": (str,),
 }
+RECORDINGS = ("voice", "emotion_voice")  # keys of what is read
+SETTINGS = {x.name: x for cls in (Emotion, Duration, Options) for x in fields.settings(cls)}
 REPORT = "report.jsonl"
 
 
@@ -48,18 +55,37 @@ class Job:
     line: int
     values: Mapping[str, Any]
     out: pathlib.Path
-    digest: str  # of the line and of all settings: what is done under another one is done again
+    digest: str  # of all that decides on the output: what is done under another one is done again
 
 
-def read_jobs(
-    path: pathlib.Path, out_dir: pathlib.Path, settings: str
-) -> tuple[list[Job], list[tuple[int, str]]]:
-    """Reads a JSONL file.
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What all lines share.
+
+    Attributes:
+      jsonl: the file; paths in it are relative to its folder.
+      out_dir: directory of the outputs.
+      checkpoint: directory of the checkpoint.
+      glossary: file of it.
+      settings: everything else that decides on the outputs, as JSON values.
+    """
+
+    jsonl: pathlib.Path
+    out_dir: pathlib.Path
+    checkpoint: pathlib.Path
+    glossary: pathlib.Path | None
+    settings: Any
+
+    def path(self, name: str) -> pathlib.Path:
+        """A path of a line."""
+        return self.jsonl.parent / name
+
+
+def read_jobs(inputs: Inputs) -> tuple[list[Job], list[tuple[int, str]]]:
+    r"""Reads a JSONL file, whose lines end at \n alone; blank ones are skipped.
 
     Args:
-      path: the file; blank lines are skipped.
-      out_dir: where outputs go.
-      settings: everything else that decides on the outputs, as text.
+      inputs: the file, and what decides on the outputs beside it.
 
     Returns:
       The jobs, and (line number, what is wrong) of every line that is none.
@@ -68,40 +94,55 @@ def read_jobs(
       InputError: if the file cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-    jobs: list[Job] = []
+        lines = inputs.jsonl.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"cannot read {inputs.jsonl}: {os_error(error)}") from None
+    parsed: list[tuple[int, dict[str, Any]]] = []
     bad: list[tuple[int, str]] = []
-    taken: set[pathlib.Path] = set()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            values = _parse(line)
-            out = _output(values, number, out_dir)
-            if out in taken:
-                raise InputError(f"{out.name} is the output of an earlier line")
+            parsed.append((number, _parse(line)))
+        except InputError as error:
+            bad.append((number, str(error)))
+    recordings = [v[key] for _, v in parsed for key in RECORDINGS if key in v]
+    needed = [inputs.jsonl, inputs.checkpoint, inputs.out_dir / REPORT]
+    needed += [inputs.glossary] if inputs.glossary else []
+    taken = outputs.Outputs([*needed, *map(inputs.path, dict.fromkeys(recordings))])
+    jobs = []
+    content = functools.cache(_content)
+    shared = [inputs.settings, *map(content, _files(inputs.checkpoint))]
+    shared += [content(inputs.glossary)] if inputs.glossary else []
+    for number, values in parsed:
+        try:
+            out = _output(values, number, inputs.out_dir)
+            taken.add(out)
         except InputError as error:
             bad.append((number, str(error)))
             continue
-        taken.add(out)
-        digest = hashlib.sha256(f"{json.dumps(values, sort_keys=True)}{settings}".encode())
-        jobs.append(Job(number, values, out, digest.hexdigest()[:16]))
-    return jobs, bad
+        read = [content(inputs.path(values[key])) for key in RECORDINGS if key in values]
+        jobs.append(Job(number, values, out, _digest([values, shared, read])))
+    return jobs, sorted(bad)
 
 
-def _parse(line: str) -> dict[str, Any]:
+def _parse(line: bytes) -> dict[str, Any]:
     try:
         values = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"no JSON: {error}") from None
     if not isinstance(values, dict):
         raise InputError("want a JSON object")
-    if unknown := sorted(values.keys() - KEYS.keys()):
-        raise InputError(f"unknown keys {', '.join(unknown)} (known: {', '.join(KEYS)})")
+    if not fields.is_unicode(json.dumps(values, ensure_ascii=False)):
+        raise InputError("it holds half of a surrogate pair, which is no character")
+    if unknown := sorted(values.keys() - KEYS.keys() - SETTINGS.keys()):
+        raise InputError(
+            f"unknown keys {', '.join(unknown)} (known: {', '.join([*KEYS, *SETTINGS])})"
+        )
     for key, value in values.items():
-        if not isinstance(value, KEYS[key]) or isinstance(value, bool):
+        if key in SETTINGS:
+            SETTINGS[key].check_kind(value)
+        elif not isinstance(value, KEYS[key]):
             raise InputError(f"{key} is {value!r}")
     if missing := [key for key in ("text", "voice") if key not in values]:
         raise InputError(f"{' and '.join(missing)} missing")
@@ -113,68 +154,111 @@ def _output(values: Mapping[str, Any], line: int, out_dir: pathlib.Path) -> path
     out = pathlib.PurePosixPath(name)
     if out.is_absolute() or ".." in out.parts:
         raise InputError(f"the output {name} is not inside the output directory")
+    wav.check_suffix(out)
     return out_dir / out
+
+
+def _files(checkpoint: pathlib.Path) -> list[pathlib.Path]:
+    """The files that tell checkpoints apart: settings with fingerprints of weights, tokenizers."""
+    return [checkpoint / "checkpoint.json", *sorted(checkpoint.glob("tokenizer/*"))]
+
+
+def _content(path: pathlib.Path) -> str | None:
+    """A hash of what a file holds; None where it cannot be read, which is said later."""
+    try:
+        if not path.is_file():
+            return None
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
+
+
+def _digest(values: Any) -> str:
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def run_jobs(
     tts: IndexTTS2,
     jobs: Sequence[Job],
-    folder: pathlib.Path,
-    options: Options,
+    reader: "Reader",
     report: Callable[[Job, dict[str, Any]], None],
     *,
     batch_size: int = 4,
 ) -> None:
-    """Speaks jobs in batches and writes their outputs.
+    """Speaks jobs in batches and writes their outputs; nothing of one job stops the others.
 
     Args:
       tts: the checkpoint.
       jobs: what to speak.
-      folder: that paths are relative to.
-      options: of all jobs, but for the seed.
+      reader: that makes requests of them.
       report: called with every job and what came of it ("error" in it if nothing did).
       batch_size: how many go through the networks together.
     """
-    reader = _Reader(tts, folder, options)
     for start in range(0, len(jobs), batch_size):
         ready: list[tuple[Job, Request]] = []
         for job in jobs[start : start + batch_size]:
             try:
                 ready.append((job, reader.request(job)))
-            except InputError as error:
-                report(job, {"error": str(error)})
-        try:
-            _speak(tts, ready, report, batch_size)
-        except InputError:  # of one of them: find out which
-            for pair in ready:
-                try:
-                    _speak(tts, [pair], report, batch_size)
-                except InputError as error:
-                    report(pair[0], {"error": str(error)})
+            except Exception as error:
+                report(job, {"error": _reason(error)})
+        spoken = _speak(tts, [request for _, request in ready], batch_size)
+        for (job, _), speech in zip(ready, spoken, strict=True):
+            report(job, _save(speech, job.out))
 
 
 def _speak(
-    tts: IndexTTS2,
-    pairs: Sequence[tuple[Job, Request]],
-    report: Callable[[Job, dict[str, Any]], None],
-    batch_size: int,
-) -> None:
-    speeches = tts.synthesize_batch([request for _, request in pairs], batch_size=batch_size)
-    for (job, _), speech in zip(pairs, speeches, strict=True):
-        speech.save(job.out)
-        report(job, speech.report())
+    tts: IndexTTS2, requests: Sequence[Request], batch_size: int
+) -> list[Speech | Exception]:
+    """A speech for each request, or why there is none."""
+    if not requests:
+        return []
+    try:
+        return list(tts.synthesize_batch(requests, batch_size=batch_size))
+    except Exception as error:
+        if len(requests) == 1:
+            return [error]
+    return [x for request in requests for x in _speak(tts, [request], batch_size)]  # which one?
 
 
-class _Reader:
+def _save(speech: Speech | Exception, out: pathlib.Path) -> dict[str, Any]:
+    if isinstance(speech, Exception):
+        return {"error": _reason(speech)}
+    try:
+        speech.save(out)
+    except (InputError, OSError) as error:
+        return {"error": _reason(error)}
+    return speech.report()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        return os_error(error)
+    _log.error("internal error", exc_info=error)
+    return f"internal error ({type(error).__name__}: {os_error(error)})"
+
+
+class Reader:
     """Turns jobs into requests; reads each recording once."""
 
-    def __init__(self, tts: IndexTTS2, folder: pathlib.Path, options: Options):
-        self._tts, self._folder, self._options = tts, folder, options
+    def __init__(
+        self,
+        tts: IndexTTS2,
+        inputs: Inputs,
+        options: Options,
+        glossary: Mapping[str, Any] | None,
+    ):
+        self._tts, self._inputs, self._options = tts, inputs, options
+        self._glossary = glossary
         self._speaker = functools.lru_cache(maxsize=64)(self._read_speaker)
         self._features = functools.lru_cache(maxsize=64)(tts.emotion_features)
 
     def _read_speaker(self, path: pathlib.Path) -> Speaker:
-        return self._tts.load_speaker(path) if path.suffix == ".npz" else self._tts.speaker(path)
+        is_file = path.suffix.lower() == ".npz"
+        return self._tts.load_speaker(path) if is_file else self._tts.speaker(path)
 
     def request(self, job: Job) -> Request:
         """The request of a job.
@@ -182,17 +266,16 @@ class _Reader:
         Raises:
           InputError: if something of it cannot be used.
         """
-        get = job.values.get
-        features = None
-        if "emotion_voice" in job.values:
-            features = self._features(self._folder / job.values["emotion_voice"])
-        return Request(
-            job.values["text"],
-            self._speaker(self._folder / job.values["voice"]),
-            Emotion(features, get("emotion_alpha", 1.0), self._weights(job)),
-            dataclasses.replace(self._options, seed=get("seed", self._options.seed)),
-            Duration(get("tokens"), get("seconds"), get("speed")),
-        )
+        values = job.values
+        emotion = Emotion(**_given(Emotion, values))
+        options = dataclasses.replace(self._options, **_given(Options, values))
+        duration = Duration(**_given(Duration, values))
+        speaker = self._speaker(self._inputs.path(values["voice"]))
+        if "emotion_voice" in values:
+            features = self._features(self._inputs.path(values["emotion_voice"]))
+            emotion = dataclasses.replace(emotion, features=features)
+        emotion = dataclasses.replace(emotion, weights=self._weights(job))
+        return Request(values["text"], speaker, emotion, options, duration, self._glossary)
 
     def _weights(self, job: Job) -> np.ndarray | None:
         weights = None
@@ -210,36 +293,57 @@ class _Reader:
         return weights
 
 
-def finished(out_dir: pathlib.Path) -> set[str]:
-    """Digests of the jobs that an earlier run has finished."""
+def _given(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line says of the fields of a dataclass."""
+    return {x.field: values[x.name] for x in fields.settings(cls) if x.name in values}
+
+
+class Report:
+    """The file that says what came of every job."""
+
+    def __init__(self, out_dir: pathlib.Path, file: BinaryIO):
+        self._out_dir, self._file = out_dir, file
+        self._newest = {entry["out"]: entry for entry in _entries(out_dir / REPORT)}
+
+    def done(self, job: Job) -> bool:
+        """Whether an earlier run has finished a job, and nothing was done to its output since."""
+        entry = self._newest.get(str(job.out.relative_to(self._out_dir)), {})
+        return "error" not in entry and entry.get("digest") == job.digest and job.out.is_file()
+
+    def add(self, job: Job, result: Mapping[str, Any]) -> None:
+        """Adds what came of a job."""
+        entry = {
+            "line": job.line,
+            "id": job.values.get("id"),
+            "out": str(job.out.relative_to(self._out_dir)),
+            "digest": job.digest,
+            **result,
+        }
+        text = json.dumps(entry, ensure_ascii=False) + "\n"
+        self._file.write(text.encode(errors="backslashreplace"))  # as JSON escapes
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+@contextlib.contextmanager
+def reporting(out_dir: pathlib.Path) -> Iterator[Report]:
+    """Opens the report of an output directory, which no other process can do meanwhile.
+
+    Raises:
+      InputError: if another process writes there, or nobody can.
+    """
     path = out_dir / REPORT
-    if not path.is_file():
-        return set()
-    done = set()
-    for entry in _entries(path):
-        if "error" not in entry and (out_dir / entry["out"]).is_file():
-            done.add(entry["digest"])
-    return done
+    with outputs.locked(path) as file:
+        if file.tell() and not path.read_bytes().endswith(b"\n"):
+            file.write(b"\n")  # behind the half line of a run that was killed
+        yield Report(out_dir, file)
 
 
 def _entries(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().split(b"\n"):
         try:
-            yield json.loads(line)
-        except ValueError:  # the last line of a run that was killed
+            entry = json.loads(line)
+        except (ValueError, RecursionError):  # the last line of a run that was killed
             continue
-
-
-def append_report(out_dir: pathlib.Path, job: Job, result: Mapping[str, Any]) -> None:
-    """Adds what came of a job to the report."""
-    entry = {
-        "line": job.line,
-        "id": job.values.get("id"),
-        "out": str(job.out.relative_to(out_dir)),
-        "digest": job.digest,
-        **result,
-    }
-    with open(out_dir / REPORT, "a", encoding="utf-8") as file:
-        file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+        if isinstance(entry, dict) and isinstance(entry.get("out"), str):
+            yield entry

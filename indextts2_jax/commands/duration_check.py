@@ -7,7 +7,7 @@ checkpoint has room for is tried.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from indextts2_jax.pipeline import IndexTTS2
@@ -25,7 +25,12 @@ TEXTS = (
 
 
 def check_duration(
-    tts: IndexTTS2, speaker: Speaker, texts: Sequence[str] = TEXTS, *, options: Options = Options()
+    tts: IndexTTS2,
+    speaker: Speaker,
+    texts: Sequence[str] = TEXTS,
+    *,
+    options: Options = Options(),
+    glossary: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Counts codes for wanted numbers of them, under every reading of the slots.
 
@@ -34,12 +39,13 @@ def check_duration(
       speaker: the voice.
       texts: what to say.
       options: decoding settings; `duration_slots` is tried in all ways.
+      glossary: term -> what to say; None = the checkpoint's own.
 
     Returns:
       `free`: codes of each text by itself. `readings`: name -> factor -> `targets`, `codes` and
       `error`, the token number error rate in percent.
     """
-    requests = [Request(text, speaker, options=options) for text in texts]
+    requests = [Request(text, speaker, options=options, glossary=glossary) for text in texts]
     free = tts.count_codes(requests)
     room = len(tts.settings.duration_slots)
     readings: dict[str, dict[str, Any]] = {}

@@ -7,12 +7,13 @@ Source: paper section 3.1.1 (duration vector); the shares of segments are ours.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from indextts2_jax.errors import InputError
+from indextts2_jax.request import fields
+from indextts2_jax.request.fields import setting
 
 SPEED_RANGE = (0.25, 4.0)
 # What the duration slots of the T2S sequence hold when a number of codes T is wanted, by name. The
@@ -25,45 +26,44 @@ SLOT_READINGS = {
 }
 
 
+@fields.documented
 @dataclasses.dataclass(frozen=True)
 class Duration:
-    """A wish for the length of a speech; the default leaves it to the model.
+    """A wish for the length of a speech; the default leaves it to the model."""
 
-    Attributes:
-      tokens: number of codes, of all segments together.
-      seconds: length of the speech, silences between segments included.
-      speed: 1.25 = a quarter faster than the model by itself (greedily decoded).
-      mode: "exact": the stop code is masked before the number of codes and forced after it;
-        "natural": the duration vector alone tells the model.
-      by: "tokens": T2S controls the duration; "stretch": the length regulator stretches what T2S
-        says freely (for checkpoints that were not trained for duration control).
-    """
-
-    tokens: int | None = None
-    seconds: float | None = None
-    speed: float | None = None
-    mode: str = "exact"
-    by: str = "tokens"
+    tokens: int | None = setting(
+        None, "exact number of codes, of all segments together", limits=(1, 1_000_000)
+    )
+    seconds: float | None = setting(
+        None, "length of the speech, silences between segments included", limits=(1e-3, 86_400)
+    )
+    speed: float | None = setting(
+        None, "1.25 = a quarter faster than by itself (greedily decoded)", limits=SPEED_RANGE
+    )
+    mode: str = setting(
+        "exact",
+        "exact: the stop code comes after the number of codes, and never before; natural: the "
+        "model is told, and nothing forced",
+        choices=("exact", "natural"),
+        name="duration_mode",
+    )
+    by: str = setting(
+        "tokens",
+        "tokens: T2S controls the duration; stretch: what it says freely is stretched, for "
+        "checkpoints without duration control",
+        choices=("tokens", "stretch"),
+        name="duration_by",
+    )
 
     def __post_init__(self):
+        fields.check(self)
         given = [n for n in ("tokens", "seconds", "speed") if getattr(self, n) is not None]
         if len(given) > 1:
             raise InputError(f"{' and '.join(given)} are given; want one of them")
-        if self.mode not in ("exact", "natural"):
-            raise InputError(f"duration mode is {self.mode!r}; want exact or natural")
-        if self.by not in ("tokens", "stretch"):
-            raise InputError(f"duration by {self.by!r}; want tokens or stretch")
-        if self.tokens is not None and self.tokens < 1:
-            raise InputError(f"tokens is {self.tokens}; it must be at least 1")
         if self.tokens is not None and self.by == "stretch":
             raise InputError(
                 "a number of tokens cannot be had by stretching; give seconds or speed"
             )
-        if self.seconds is not None and not 0 < self.seconds < math.inf:
-            raise InputError(f"seconds is {self.seconds}; it must be more than 0")
-        low, high = SPEED_RANGE
-        if self.speed is not None and not low <= self.speed <= high:
-            raise InputError(f"speed is {self.speed}; it must be in {low:g} .. {high:g}")
 
     @property
     def free(self) -> bool:

@@ -2,39 +2,58 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from indextts2_jax.errors import InputError
+from indextts2_jax.request import fields
 from indextts2_jax.request.duration import SLOT_READINGS, Duration
+from indextts2_jax.request.fields import setting
 from indextts2_jax.request.speaker import Speaker
 from indextts2_jax.request.words import Words
-from indextts2_jax.t2s.generate import DecodingRules, Sampling
+
+MANY = 1_000_000
+LONGEST_SILENCE_MS = 60_000
+SAMPLING = ("greedy", "temperature", "top_k", "top_p", "repetition_penalty", "typical_mass")
+Rules = TypeVar("Rules")
 
 
+@fields.documented
 @dataclasses.dataclass(frozen=True)
 class Emotion:
     """Where the emotion comes from; the default is the prompt itself.
 
     Attributes:
       features: [T, F] of another recording, from `IndexTTS2.emotion_features`.
-      alpha: 0..1, how far to go from the prompt's own emotion towards the other one. With weights
-        and no other recording it scales the weights.
       weights: one weight in [0, 1] per emotion of the checkpoint.
-      raw: keep a sum of weights over 0.8 (otherwise they are scaled to 0.8).
-      random: mix random prototypes in place of those whose voice is nearest to the prompt's.
     """
 
     features: np.ndarray | None = None
-    alpha: float = 1.0
+    alpha: float = setting(
+        1.0,
+        "0..1: how much of the other recording's emotion, or of the weights if there is none",
+        limits=(0, 1),
+        name="emotion_alpha",
+    )
     weights: np.ndarray | None = None
-    raw: bool = False
-    random: bool = False
+    raw: bool = setting(
+        False,
+        "keep a sum of weights over 0.8 as it is, in place of scaling it",
+        name="raw_emotion_weights",
+    )
+    random: bool = setting(
+        False,
+        "weights mix random prototypes, in place of those whose voice is nearest",
+        name="emotion_random",
+    )
 
     def __post_init__(self):
-        if not 0 <= self.alpha <= 1:
-            raise InputError(f"emotion alpha is {self.alpha}; it must be in 0 .. 1")
+        fields.check(self)
+        for name in ("features", "weights"):
+            values = getattr(self, name)
+            if values is not None and not np.isfinite(values).all():
+                raise InputError(f"emotion {name} hold NaN or infinite values")
 
 
 class Silences(NamedTuple):
@@ -49,97 +68,92 @@ class Silences(NamedTuple):
         return self.leading + (num_segments - 1) * self.interval + self.trailing
 
 
+def _text(default: Any, help: str, **declared: Any) -> Any:
+    return setting(default, help, group="text", **declared)
+
+
+def _silence(default: float, help: str, flag: str) -> Any:
+    limits = (0, LONGEST_SILENCE_MS)
+    return setting(default, help, group="text", limits=limits, flag=flag, metavar="MS")
+
+
+def _decoding(default: Any, help: str, **declared: Any) -> Any:
+    return setting(default, help, group="decoding", **declared)
+
+
+def _wave(default: Any, help: str, **declared: Any) -> Any:
+    return setting(default, help, group="mel and wave", **declared)
+
+
+@fields.documented
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to speak. The defaults are those of the released pipeline.
+    """How to speak. The defaults are those of the released pipeline."""
 
-    Attributes:
-      greedy: take the best code at every step.
-      temperature: of the sampling, > 0.
-      top_k: sample among the k best codes; 0 = all.
-      top_p: ... and among the smallest set with this probability mass.
-      repetition_penalty: divides the score of codes that were used; 1 = off.
-      typical_mass: locally typical sampling with this mass; 1 = off.
-      num_beams: of beam search (greedy) or beam sampling; None = what the checkpoint was released
-        with, and 1 if greedy.
-      length_penalty: beams compare by score / length**penalty.
-      max_codes: most codes of a segment (one is 20 ms).
-      seed: of all randomness.
-      positions: "plain" or "released"; None = what the checkpoint says.
-      duration_slots: name of one of `duration.SLOT_READINGS`; None = what the checkpoint says.
-      max_text_tokens: longest segment.
-      interval_silence_ms: silence between segments.
-      leading_silence_ms: silence added in front of the speech.
-      trailing_silence_ms: ... and behind it.
-      trim_silence: cut near-silence off both ends of the speech first.
-      steps: Euler steps of flow matching.
-      guidance: of flow matching; 0 = off; None = what the checkpoint says.
-      latents: S2M reads the GPT latents beside the codes, if it has learned to; without them the
-        voice is a little nearer and the words are less clear (paper, Table 4).
-      normalized: take the text as it is.
-      trim_tail: drop up to 200 ms of hiss or silence behind every segment whose duration is free.
-      fade: raised-cosine fade at the end of every segment.
-      loudness: of the speech in LUFS; less where a sample would get over -1 dBFS; None = as it
-        comes.
-      compat: reproduce the defects of the original (splitter, raw weights, hiss, abrupt end).
-    """
+    normalized: bool = _text(False, "take the text as it is")
+    max_text_tokens: int = _text(120, "longest segment", limits=(1, MANY))
+    interval_silence_ms: float = _silence(200.0, "silence between segments", "--interval-silence")
+    leading_silence_ms: float = _silence(0.0, "... added before the speech", "--leading-silence")
+    trailing_silence_ms: float = _silence(0.0, "... and behind it", "--trailing-silence")
+    trim_silence: bool = _text(False, "first cut near-silence off both ends")
 
-    greedy: bool = False
-    temperature: float = 0.8
-    top_k: int = 30
-    top_p: float = 0.8
-    repetition_penalty: float = 10.0
-    typical_mass: float = 1.0
-    num_beams: int | None = None
-    length_penalty: float = 0.0
-    max_codes: int = 1500
-    seed: int = 0
-    positions: str | None = None
-    duration_slots: str | None = None
-    max_text_tokens: int = 120
-    interval_silence_ms: float = 200.0
-    leading_silence_ms: float = 0.0
-    trailing_silence_ms: float = 0.0
-    trim_silence: bool = False
-    steps: int = 25
-    guidance: float | None = None
-    latents: bool = True
-    normalized: bool = False
-    trim_tail: bool = True
-    fade: bool = True
-    loudness: float | None = None
-    compat: bool = False
+    greedy: bool = _decoding(False, "take the best code every time")
+    temperature: float = _decoding(0.8, "of the sampling", limits=(1e-3, 100))
+    top_k: int = _decoding(30, "sample among the k best codes; 0 = all", limits=(0, MANY))
+    top_p: float = _decoding(
+        0.8, "... and among the smallest set with this probability; 1 = all", limits=(1e-6, 1)
+    )
+    repetition_penalty: float = _decoding(
+        10.0, "divides the score of codes that were used; 1 = off", limits=(1e-3, 1000)
+    )
+    typical_mass: float = _decoding(
+        1.0, "locally typical sampling with this mass; 1 = off", limits=(1e-6, 1)
+    )
+    num_beams: int | None = _decoding(
+        None,
+        "of beam search (greedy) or beam sampling (default: the checkpoint's; 1 if greedy)",
+        limits=(1, 64),
+        flag="--beams",
+    )
+    length_penalty: float = _decoding(
+        0.0, "beams compare by score / length**penalty", limits=(-100, 100)
+    )
+    max_codes: int = _decoding(1500, "of a segment; one is 20 ms", limits=(1, MANY))
+    seed: int = _decoding(0, "of all randomness", limits=(0, 2**32 - 1))
+    positions: str | None = _decoding(
+        None,
+        "rows of the position table (default: the checkpoint's)",
+        choices=("plain", "released"),
+    )
+    duration_slots: str | None = _decoding(
+        None,
+        "how the model is told a number of codes (default: the checkpoint's)",
+        choices=tuple(SLOT_READINGS),
+    )
+
+    steps: int = _wave(25, "Euler steps of flow matching", limits=(1, 1000))
+    guidance: float | None = _wave(
+        None, "of flow matching; 0 = off (default: the checkpoint's, 0.7)", limits=(0, 100)
+    )
+    latents: bool = _wave(
+        True,
+        "let S2M read the GPT latents, if it has learned to; without them the voice is a little "
+        "nearer and the words are less clear (paper, Table 4)",
+    )
+    trim_tail: bool = _wave(
+        True, "drop up to 200 ms of hiss or silence behind segments whose duration is free"
+    )
+    fade: bool = _wave(True, "fade out at the end of every segment")
+    loudness: float | None = _wave(
+        None, "e.g. -23; peaks stay under -1 dBFS", limits=(-60, 0), metavar="LUFS"
+    )
+    compat: bool = _wave(
+        False,
+        "reproduce the defects of the original (splitter, raw weights, hiss, abrupt end)",
+    )
 
     def __post_init__(self):
-        limits: dict[str, tuple[float, float]] = {
-            "temperature": (1e-3, 100),
-            "top_k": (0, 1_000_000),
-            "top_p": (1e-6, 1),
-            "repetition_penalty": (1e-3, 1000),
-            "typical_mass": (1e-6, 1),
-            "num_beams": (1, 64),
-            "length_penalty": (-100, 100),
-            "max_codes": (1, 1_000_000),
-            "seed": (0, 2**32 - 1),
-            "max_text_tokens": (1, 1_000_000),
-            "interval_silence_ms": (0, 60_000),
-            "leading_silence_ms": (0, 60_000),
-            "trailing_silence_ms": (0, 60_000),
-            "loudness": (-60, 0),
-            "steps": (1, 1000),
-            "guidance": (0, 100),
-        }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:  # also NaN
-                raise InputError(f"{name} is {value}; it must be in {low:g} .. {high:g}")
-        if self.positions not in (None, "plain", "released"):
-            raise InputError(f"positions is {self.positions!r}; want plain or released")
-
-        if self.duration_slots not in (None, *SLOT_READINGS):
-            raise InputError(
-                f"duration_slots is {self.duration_slots!r}; want one of {', '.join(SLOT_READINGS)}"
-            )
+        fields.check(self)
 
     @property
     def fades(self) -> bool:
@@ -151,11 +165,12 @@ class Options:
         ms = self.leading_silence_ms, self.interval_silence_ms, self.trailing_silence_ms
         return Silences(*(int(sample_rate * x / 1000) for x in ms))
 
-    def rules(self, checkpoint: DecodingRules) -> DecodingRules:
+    def rules(self, checkpoint: Rules) -> Rules:
         """The checkpoint's rules of decoding, with the user's say on positions."""
         if self.positions is None:
             return checkpoint
-        return dataclasses.replace(checkpoint, positions=self.positions)
+        positions = self.positions
+        return dataclasses.replace(checkpoint, positions=positions)  # pyright: ignore
 
     def slots(self, checkpoint: tuple[str, ...]) -> tuple[str, ...]:
         """What the duration slots hold for a wanted number of codes, given the checkpoint's own.
@@ -179,17 +194,9 @@ class Options:
             return self.num_beams
         return 1 if self.greedy else checkpoint
 
-    def sampling(self) -> Sampling:
-        """How one item of a batch picks its codes."""
-        return Sampling.make(
-            1,
-            greedy=self.greedy,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            repetition_penalty=self.repetition_penalty,
-            typical_mass=self.typical_mass,
-        )
+    def sampling(self) -> dict[str, Any]:
+        """How the next code is picked: the settings of `Sampling.make`."""
+        return {name: getattr(self, name) for name in SAMPLING}
 
     def program_key(self) -> tuple[Any, ...]:
         """Requests whose keys are equal can go through the networks in one batch."""

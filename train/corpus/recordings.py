@@ -33,6 +33,7 @@ import soxr
 
 from indextts2_jax.audio import fbank, mel, wav
 from indextts2_jax.errors import InputError
+from indextts2_jax.request.fields import is_unicode
 from indextts2_jax.request.words import Words
 from indextts2_jax.text.glossary import load_glossary
 from indextts2_jax.text.language import CJK
@@ -149,7 +150,7 @@ class RecordingReader:
 
     def _read(self, row: Row) -> Recording:
         for name in ("id", "speaker", "text", "language", "emotion"):
-            if not _is_unicode(getattr(row, name)):
+            if not is_unicode(getattr(row, name)):
                 raise _Useless("no UTF-8", name)
         if not row.speaker:
             raise _Useless("no speaker", "")
@@ -284,15 +285,6 @@ def _frames(audio: np.ndarray, num_frames: int, hop_length: int) -> np.ndarray:
     """Samples [N] in [-1, 1] as 16-bit ones, those of every mel frame in a row: [M, H]."""
     samples = np.clip(np.rint(audio[: num_frames * hop_length] * 32768), -32768, 32767)
     return samples.astype(np.int16).reshape(num_frames, hop_length)
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether it can be written: names of files need not be UTF-8, nor JSON's escapes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def num_letters(text: str) -> int:
