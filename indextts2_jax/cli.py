@@ -59,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_check_duration(commands)
     _add_convert(commands)
     _add_demo(commands)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         args = parser.parse_args(argv)
         arguments.check_unicode(args)
