@@ -7,13 +7,13 @@ locked(path)               one process alone writes to it
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import pathlib
 import stat
 import uuid
 from collections.abc import Hashable, Iterable, Iterator
-from typing import BinaryIO
 
 from indextts2_jax.errors import InputError, os_error
 
@@ -122,7 +122,7 @@ def identities(path: str | os.PathLike) -> set[Hashable]:
 
 
 @contextlib.contextmanager
-def locked(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def locked(path: str | os.PathLike) -> Iterator[io.RawIOBase]:
     """Opens a file to append to it, which no other process can do at the same time.
 
     The lock goes with the process, however it ends.
@@ -139,7 +139,7 @@ def locked(path: str | os.PathLike) -> Iterator[BinaryIO]:
     check_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "ab")  # noqa: SIM115
+        file = open(path, "ab", buffering=0)  # noqa: SIM115
     except OSError as error:
         raise InputError(os_error(error)) from None
     with file:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -226,3 +227,16 @@ def test_values_of_python_are_held_to_the_same(tts):
     assert Options(steps=np.int64(3), temperature=1).steps == 3
     with pytest.raises(InputError, match="NaN"):
         tts.speaker((np.full(24000, np.nan), 24000))
+
+
+def test_a_checkpoint_without_room_is_refused_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
+    assert main(["demo", "--out", str(tmp_path / "new" / "ck")]) == 2
+    assert "MB, the disk has 0.0" in capsys.readouterr().err
+    monkeypatch.setattr(
+        pathlib.Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "Full"))
+    )
+    assert main(["demo", "--out", str(tmp_path / "new" / "ck")]) == 2
+    error = capsys.readouterr().err
+    assert error == f"indextts2: error: cannot write {tmp_path}/new/ck: Full\n"
+    assert not list((tmp_path / "new").iterdir())

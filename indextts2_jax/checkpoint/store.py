@@ -13,6 +13,7 @@ A directory appears whole or not at all: `writing` fills a temporary neighbour a
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 
+from indextts2_jax import outputs
 from indextts2_jax.errors import InputError
 
 FORMAT_VERSION = 1
@@ -46,20 +48,33 @@ def writing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary directory that becomes `path` when the block ends without an error.
 
     Raises:
-      CheckpointError: if `path` exists already.
+      CheckpointError: if `path` exists already, or the system cannot write it.
     """
     path = pathlib.Path(path).absolute()
-    if path.exists():
+    if os.path.lexists(path):
         raise CheckpointError(f"{path} exists already; remove it or choose another directory")
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
+        outputs.check_writable(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
         yield temporary
         temporary.rename(path)
+    except Exception as error:
+        if reason := _of_the_system(error, temporary):
+            raise CheckpointError(f"cannot write {path}: {reason}") from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _of_the_system(error: Exception, temporary: pathlib.Path) -> str | None:
+    """Why the system could not write below a directory; None if it is another error."""
+    if isinstance(error, OSError) and str(error.filename or temporary).startswith(str(temporary)):
+        return error.strerror or str(error)
+    full = os.strerror(errno.ENOSPC)  # TensorStore has its own errors, pages long
+    return full if full in str(error) else None
 
 
 def save_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> str:
@@ -71,8 +86,12 @@ def save_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> str:
 
     Returns:
       The fingerprint of names, dtypes, shapes and values.
+
+    Raises:
+      CheckpointError: if the disk has no room for them.
     """
     path.mkdir(parents=True)
+    _check_room(path, sum(array.nbytes for array in arrays.values()))
     digest = hashlib.sha256()
     for number, names in enumerate(_pieces(arrays)):
         piece = {name: np.asarray(arrays[name], order="C") for name in names}
@@ -86,6 +105,16 @@ def save_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> str:
         with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
             checkpointer.save((path / f"{number:03d}").absolute(), piece)
     return digest.hexdigest()[:_FINGERPRINT_DIGITS]
+
+
+def _check_room(path: pathlib.Path, size: int) -> None:
+    """Refuses to write more bytes than there is room for; TensorStore would print pages of it."""
+    disk = shutil.disk_usage(path)
+    if disk.total and disk.free < size:  # some network disks tell nothing
+        raise CheckpointError(
+            f"no room for {path.name}: it takes {size / 1e6:.1f} MB, "
+            f"the disk has {disk.free / 1e6:.1f} MB"
+        )
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:

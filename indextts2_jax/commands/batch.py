@@ -12,12 +12,13 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -301,7 +302,7 @@ def _given(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 class Report:
     """The file that says what came of every job."""
 
-    def __init__(self, out_dir: pathlib.Path, file: BinaryIO):
+    def __init__(self, out_dir: pathlib.Path, file: io.RawIOBase):
         self._out_dir, self._file = out_dir, file
         self._newest = {entry["out"]: entry for entry in _entries(out_dir / REPORT)}
 
@@ -311,7 +312,11 @@ class Report:
         return "error" not in entry and entry.get("digest") == job.digest and job.out.is_file()
 
     def add(self, job: Job, result: Mapping[str, Any]) -> None:
-        """Adds what came of a job."""
+        """Adds what came of a job.
+
+        Raises:
+          InputError: if the system cannot write it.
+        """
         entry = {
             "line": job.line,
             "id": job.values.get("id"),
@@ -320,9 +325,11 @@ class Report:
             **result,
         }
         text = json.dumps(entry, ensure_ascii=False) + "\n"
-        self._file.write(text.encode(errors="backslashreplace"))  # as JSON escapes
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(text.encode(errors="backslashreplace"))  # as JSON escapes
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise InputError(f"cannot write {self._out_dir / REPORT}: {error.strerror}") from None
 
 
 @contextlib.contextmanager
