@@ -120,6 +120,45 @@ def test_ljspeech(tmp_path):
         read_corpus(source)
 
 
+def test_ljspeech_text_is_the_second_column_where_there_is_no_third(tmp_path):
+    lines = "a|Chapter 2.|\nb|Yes.\n"
+    source = tree(tmp_path, {"metadata.csv": lines, "wavs/a.wav": "", "wavs/b.WAV": ""})
+    _, rows = read_corpus(source)
+    assert [(r.text, r.audio.name) for r in rows] == [("Chapter 2.", "a.wav"), ("Yes.", "b.WAV")]
+
+
+def test_ljspeech_columns_with_names_are_taken_by_them(tmp_path):
+    lines = "audio_file|text|speaker_name\na|Hello, my friend.|Maria the narrator\n"
+    lines += "b|Hello.|\nc|He said so | and left.|narrator\n"
+    files = {f"wavs/{name}.wav": "" for name in "abcd"}
+    _, rows = read_corpus(tree(tmp_path / "Linda", {"metadata.csv": lines, **files}))
+    assert [(r.id, r.text, r.speaker, r.problem) for r in rows] == [
+        ("a", "Hello, my friend.", "Maria the narrator", ""),
+        ("b", "Hello.", "Linda", ""),
+        ("c", "", "Linda", "metadata.csv, line 4: 4 columns, want 3"),
+        ("d", "", "Linda", "metadata.csv has no line of it"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "third", "fits"),
+    [
+        ("In 1990 Mr. Bell paid the 2nd of 5%.", "In nineteen ninety Mister Bell paid the second "
+         "of five percent.", True),
+        ("Hello there, how are you?", "Maria Gonzalez", False),
+        ("Yes.", "narrator", False),
+        ("Dr. 5", "Doctor five", True),
+        ("我有3个苹果，很甜。", "我有三个苹果，很甜。", True),
+        ("卡尔普陪外孙玩。", "ka2 er2 pu3 pei2", False),
+    ],
+)  # fmt: skip
+def test_ljspeech_third_column_must_be_a_reading_of_the_second(tmp_path, text, third, fits):
+    (row,) = read_corpus(tree(tmp_path, {"metadata.csv": f"a|{text}|{third}\n", "wavs/a.wav": ""}))[
+        1
+    ]
+    assert (row.text, bool(row.problem)) == ((third, False) if fits else ("", True))
+
+
 def test_libritts(tmp_path):
     folder = "train-clean-100/19/198"
     source = tree(
@@ -217,6 +256,31 @@ def test_a_folder_of_recordings_with_texts(tmp_path):
     ]
 
 
+def test_capitals_and_linked_folders_are_data_too(tmp_path):
+    files = {"f/ann/a.wav": "", "f/ann/b.WAV": "", "real/c.Flac": "", "f/ann/d.m4a": ""}
+    texts = {"f/ann/a.txt": "a", "f/ann/b.TXT": "b", "real/c.Txt": "c"}
+    tree(tmp_path, files | texts)
+    (tmp_path / "f" / "bob").symlink_to(tmp_path / "real")
+    _, rows = read_corpus(tmp_path / "f")
+    assert [(r.id, r.speaker, r.text) for r in rows] == [
+        ("ann/a", "ann", "a"), ("ann/b", "ann", "b"), ("ann/d", "ann", ""), ("bob/c", "bob", "c")
+    ]  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, capsys, monkeypatch):
+    source = tree(tmp_path, {"ann/1.wav": "", "ann/1.txt": "One.", "bob/1.wav": ""})
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("bob"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert len(read_corpus(source)[1]) == 1
+    assert f"{source / 'bob'} is left out: Permission denied" in capsys.readouterr().err
+
+
 def test_a_walk_has_the_order_of_sorted_paths(tmp_path):
     names = ["b", "a/2/z", "a/10", "a/2.x", "a.b/1", "a-b/1", "a b/1", "A/1", "a/.h/1", "é/ü", "a0"]
     names += ["a.wav/1.wav", "a/b/c/d/e", "a/b.c/d", "a/b-c", "~", ".wav", "c.d/e.f/g", "c.d.e"]
@@ -226,8 +290,10 @@ def test_a_walk_has_the_order_of_sorted_paths(tmp_path):
     (root / "a" / "loop").symlink_to(root)
     (root / "a.link").symlink_to(root / "a")
     (root / "gone").symlink_to(root / "nowhere")
-    assert list(corpora._walk(root, "")) == sorted(root.rglob("*"))
-    assert list(corpora._walk(root, ".wav")) == sorted(root.rglob("*.wav"))
+    linked = {root / "a.link" / path.relative_to(root / "a") for path in (root / "a").rglob("*")}
+    paths = sorted({*root.rglob("*"), *linked})
+    assert list(corpora._walk(root, "")) == paths
+    assert list(corpora._walk(root, ".wav")) == [x for x in paths if x.name.endswith(".wav")]
 
 
 def test_what_is_no_corpus_is_refused(tmp_path):

@@ -254,8 +254,9 @@ def test_workers_read_what_the_main_process_reads(reader, rows):
     assert there[-1] == here[-1] == repeated
     for a, b in zip(there[:-1], here[:-1], strict=True):
         assert (a.row, a.text, a.rate) == (b.row, b.text, b.rate)
-        np.testing.assert_array_equal(a.mel, b.mel)
-        np.testing.assert_array_equal(a.takes[0].features, b.takes[0].features)
+        # Another number of threads may add in another order: a step of float16.
+        np.testing.assert_allclose(a.mel, b.mel, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(a.takes[0].features, b.takes[0].features, rtol=1e-3, atol=1e-3)
 
 
 def test_audio_is_read_as_a_prompt_is(reader, tmp_path):

@@ -210,10 +210,7 @@ def _prepare(
             "32768)"
         )
     mono = _mono(samples, name)
-    if rate != sample_rate:
-        length = math.ceil(len(mono) * (float(sample_rate) / rate))  # librosa's length
-        mono = soxr.resample(mono, rate, sample_rate, quality="HQ")[:length]
-        mono = np.pad(mono, (0, length - len(mono)))
+    mono = resample(mono, rate, sample_rate)
     if max_seconds is not None:
         mono = mono[: int(max_seconds * sample_rate)]
     peak = float(np.abs(mono).max())
@@ -226,6 +223,24 @@ def _power(samples: np.ndarray, size: int) -> np.ndarray:
     """Mean power of each whole frame of `size` samples of [T, C]."""
     whole = samples[: len(samples) // size * size]
     return np.square(whole, dtype=np.float64).mean(axis=1).reshape(-1, size).mean(axis=1)
+
+
+def resample(samples: np.ndarray, from_rate: float, to_rate: int) -> np.ndarray:
+    """Resamples with soxr (HQ), to as many samples as librosa gives.
+
+    Args:
+      samples: [T] float32 at `from_rate` Hz.
+      from_rate: Hz of `samples`.
+      to_rate: Hz wanted.
+
+    Returns:
+      [ceil(T * to_rate / from_rate)] float32.
+    """
+    if from_rate == to_rate:
+        return samples
+    length = math.ceil(len(samples) * (float(to_rate) / from_rate))
+    samples = soxr.resample(samples, from_rate, to_rate, quality="HQ")[:length]
+    return np.pad(samples, (0, length - len(samples)))
 
 
 def resample_sinc(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:

@@ -2,7 +2,8 @@
 
     manifest   a .jsonl, .csv or .tsv file, or a folder with manifest.jsonl (.csv, .tsv) in it;
                columns: audio, text, speaker [, id, language, emotion, words]
-    ljspeech   metadata.csv (id|text|normalised text) and wavs/<id>.wav
+    ljspeech   metadata.csv (id|text|normalised text, or as its first line names them) and
+               wavs/<id>.wav
     esd        <speaker>/<speaker>.txt (id, text, emotion), <speaker>/<emotion>/[<split>/]<id>.wav
     libritts   [<subset>/]<speaker>/<chapter>/<id>.wav with <id>.normalized.txt
     emilia     <id>.mp3 with <id>.json (the tars of the hub, unpacked), or <batch>.jsonl that names
@@ -11,7 +12,8 @@
 
 A reader finds out what belongs together and opens no audio. What is of no use (an empty text, a
 file that is not there) becomes a row all the same, so that it gets reported. Rows come one by one:
-what is held of a corpus is a line of a list, or the names in a folder.
+what is held of a corpus is a line of a list, or the names in a folder. Suffixes may be in capitals;
+folders may be links.
 """
 
 import argparse
@@ -23,12 +25,16 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from indextts2_jax.errors import InputError
+from indextts2_jax.text.language import CJK
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
+# The last four cannot be read, and are here to be reported.
+AUDIO_SUFFIXES = (
+    ".wav", ".flac", ".mp3", ".ogg", ".opus", ".aif", ".aiff", ".m4a", ".aac", ".wma", ".webm",
+)  # fmt: skip
 MANIFEST_SUFFIXES = (".jsonl", ".csv", ".tsv")
 REQUIRED = ("audio", "text", "speaker")
 COLUMNS = (*REQUIRED, "id", "language", "emotion", "words")
@@ -46,6 +52,7 @@ class Row:
       language: "en", "zh", ... or "".
       emotion: a label, or "".
       words: npz with `vectors` [W, E] and `frames` [W], a row per word (paper appendix B).
+      problem: why the corpus does not say what is spoken, or "".
     """
 
     audio: pathlib.Path
@@ -55,6 +62,7 @@ class Row:
     language: str = ""
     emotion: str = ""
     words: pathlib.Path | None = None
+    problem: str = ""
 
 
 def read_corpus(
@@ -164,9 +172,10 @@ def _manifest_file(source: pathlib.Path) -> pathlib.Path | None:
 def _manifest(source: pathlib.Path, ignored: frozenset[str] = frozenset()) -> Iterator[Row]:
     path = _manifest_file(source)
     assert path is not None
-    if path.suffix not in MANIFEST_SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in MANIFEST_SUFFIXES:
         raise InputError(f"{path}: a manifest is one of {', '.join(MANIFEST_SUFFIXES)}")
-    records = _json_lines(path) if path.suffix == ".jsonl" else _table(path)
+    records = _json_lines(path) if suffix == ".jsonl" else _table(path)
     for number, record in records:
         try:
             yield _row({k: v for k, v in record.items() if k not in ignored}, path.parent)
@@ -208,7 +217,7 @@ def _json_lines(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _table(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Lines of a .csv (quotes as usual) or .tsv (quotes are text) by the names of the first."""
     dialect: dict[str, Any] = {}
-    if path.suffix == ".tsv":
+    if path.suffix.lower() == ".tsv":
         dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
     reader = csv.reader(_text_lines(path), strict=True, **dialect)
     try:
@@ -245,41 +254,122 @@ def _text_lines(path: pathlib.Path) -> Iterator[str]:
         ) from None
 
 
+def _beside(path: pathlib.Path, *suffixes: str) -> pathlib.Path | None:
+    """Finds the file that differs from `path` in its suffix only, which may be in capitals."""
+    spelled = (x for suffix in suffixes for x in (suffix, suffix.upper(), suffix.title()))
+    return next((file for x in spelled if (file := path.with_suffix(x)).is_file()), None)
+
+
 def _text_beside(audio: pathlib.Path, suffix: str) -> str:
-    """The text of one recording; "" if there is none, U+FFFD for what is no UTF-8 in it."""
-    path = audio.with_suffix(suffix)
-    return path.read_text(encoding="utf-8-sig", errors="replace").strip() if path.is_file() else ""
+    """Reads the text of one recording; "" if there is none, U+FFFD for what is no UTF-8 in it."""
+    path = _beside(audio, suffix)
+    return "" if path is None else path.read_text(encoding="utf-8-sig", errors="replace").strip()
 
 
-def _walk(folder: pathlib.Path, *endings: str) -> Iterator[pathlib.Path]:
-    """What has one of the endings in `sorted(folder.rglob("*"))`, listing one folder at a time."""
+def _walk(
+    folder: pathlib.Path, *endings: str, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[pathlib.Path]:
+    """Yields what has one of the endings, sorted by path, listing one folder at a time.
+
+    Args:
+      folder: where to begin; links to folders are followed.
+      *endings: in small letters; names may have capitals.
+      above: device and inode of the folders that hold this one: no link leads back to them.
+    """
     try:
+        status = folder.stat()
         with os.scandir(folder) as entries:
-            names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    except (NotADirectoryError, PermissionError):  # rglob passes over them, too
+            names = sorted((entry.name, entry.is_dir()) for entry in entries)
+    except NotADirectoryError:
+        return
+    except OSError as error:
+        print(f"note: {folder} is left out: {error.strerror}", file=sys.stderr)
+        return
+    if (here := (status.st_dev, status.st_ino)) in above:
         return
     for name, is_folder in names:
-        if name.endswith(endings):
+        if name.lower().endswith(endings):
             yield folder / name
         if is_folder:
-            yield from _walk(folder / name, *endings)
+            yield from _walk(folder / name, *endings, above=above | {here})
 
 
-def _audio_beside(path: pathlib.Path) -> pathlib.Path | None:
-    """The recording that differs from `path` in its suffix only."""
-    files = (path.with_suffix(suffix) for suffix in AUDIO_SUFFIXES)
-    return next((file for file in files if file.is_file()), None)
+# Names that the first line of metadata.csv may give its columns.
+_NORMALISED_COLUMN = re.compile(
+    r"normali[sz]ed([ _-](text|transcript(ion)?))?|text[ _-]normali[sz]ed"
+)
+_TEXT_COLUMN = re.compile(r"(raw[ _-])?(text|transcript(ion)?|sentence)")
+_SPEAKER_COLUMN = re.compile(r"(speaker|voice)([ _-](name|id))?")
 
 
 def _ljspeech(source: pathlib.Path) -> Iterator[Row]:
-    metadata = source / "metadata.csv"
+    metadata, folder, name_of_all = source / "metadata.csv", source / "wavs", source.resolve().name
+    header: list[str] = []
+    listed = set()
     for number, line in _lines(metadata):
-        name, *texts = line.split("|")
-        if not texts:
+        name, *fields = (field.strip() for field in line.split("|"))
+        if not fields:
             raise InputError(f"{metadata}, line {number}: want id|text or id|text|normalised text")
-        wav = source / "wavs" / f"{name}.wav"
-        speaker = source.resolve().name
-        yield Row(_audio_beside(wav) or wav, texts[-1].strip(), speaker, name, language="en")
+        audio = folder / (name if name.lower().endswith(AUDIO_SUFFIXES) else f"{name}.wav")
+        audio = _beside(audio, *AUDIO_SUFFIXES) or audio
+        if number == 1 and not audio.is_file() and _finds(_TEXT_COLUMN, fields) is not None:
+            header = fields
+            continue
+        listed.add(audio.name)
+        try:
+            text, speaker = _columns(header, fields) if header else (_spoken(fields), "")
+        except ValueError as error:
+            problem = f"{metadata.name}, line {number}: {error}"
+            yield Row(audio, "", name_of_all, name, language="en", problem=problem)
+            continue
+        yield Row(audio, text, speaker or name_of_all, name, language="en")
+    for audio in _walk(folder, *AUDIO_SUFFIXES):
+        if audio.name not in listed:
+            problem = f"{metadata.name} has no line of it"
+            yield Row(audio, "", name_of_all, audio.stem, language="en", problem=problem)
+
+
+def _finds(column: re.Pattern[str], header: Sequence[str]) -> int | None:
+    return next((i for i, name in enumerate(header) if column.fullmatch(name.lower())), None)
+
+
+def _columns(header: Sequence[str], fields: Sequence[str]) -> tuple[str, str]:
+    """Takes text and speaker of a line from the columns that the first line names.
+
+    Raises:
+      ValueError: if the line has not so many columns.
+    """
+    if len(fields) != len(header):
+        raise ValueError(f"{len(fields) + 1} columns, want {len(header) + 1}")
+    places = (_finds(x, header) for x in (_NORMALISED_COLUMN, _TEXT_COLUMN, _SPEAKER_COLUMN))
+    normalised, text, speaker = ("" if i is None else fields[i] for i in places)
+    return normalised or text, speaker
+
+
+def _spoken(fields: Sequence[str]) -> str:
+    """Returns the text of a line: the normalised one, or the only one.
+
+    Raises:
+      ValueError: if it is not plain which column has the text.
+    """
+    text, *others = fields
+    if len(others) > 1:
+        raise ValueError(f"{len(fields) + 1} columns, want id|text|normalised text")
+    if not others or not others[0]:
+        return text
+    if not _reads(text, others[0]):
+        raise ValueError("its third column is no reading of its second")
+    return others[0]
+
+
+# Not what is part of a number (1st) or abbreviated (Dr.).
+_PLAIN_WORD = re.compile(rf"[{CJK}]|(?<![^\W_])(?:(?![{CJK}])[^\W\d_])+(?![^\W_]|\.\s+\S)")
+
+
+def _reads(text: str, normalised: str) -> bool:
+    """Tells whether one text may be the other with its numbers and abbreviations written out."""
+    words, spoken = (_PLAIN_WORD.findall(x.casefold()) for x in (text, normalised))
+    return 3 * sum(word in set(spoken) for word in words) >= len(words)
 
 
 _ESD_LINE = re.compile(r"(\d{4}_\d{6})\s+(.*?)\s*(?:Angry|Happy|Neutral|Sad|Surprise)?")
@@ -305,7 +395,7 @@ def _esd(source: pathlib.Path) -> Iterator[Row]:
                 texts[name] = fields[0].strip()
             elif match := _ESD_LINE.fullmatch(line.strip()):  # some lines have lost their tabs
                 texts[match[1]] = match[2]
-        for wav in _walk(folder, ".wav"):
+        for wav in _walk(folder, *AUDIO_SUFFIXES):
             emotion = wav.relative_to(folder).parts[0].lower()
             text = texts.get(wav.stem, "")
             yield Row(wav, text, folder.name, wav.stem, language, emotion)
@@ -323,7 +413,7 @@ def _esd_text(path: pathlib.Path, language: str) -> str:
 
 
 def _libritts(source: pathlib.Path) -> Iterator[Row]:
-    for wav in _walk(source, ".wav"):
+    for wav in _walk(source, *AUDIO_SUFFIXES):
         text = _text_beside(wav, ".normalized.txt")
         yield Row(wav, text, wav.parent.parent.name, wav.stem, language="en")
 
@@ -331,7 +421,7 @@ def _libritts(source: pathlib.Path) -> Iterator[Row]:
 def _emilia_files(source: pathlib.Path) -> Iterator[pathlib.Path]:
     """The files that describe recordings: one each (.json), or a batch (.jsonl)."""
     for path in _walk(source, ".jsonl", ".json"):
-        if _names_wavs(path) if path.suffix == ".jsonl" else _audio_beside(path):
+        if _names_wavs(path) if path.suffix.lower() == ".jsonl" else _beside(path, *AUDIO_SUFFIXES):
             yield path
 
 
@@ -341,10 +431,10 @@ def _names_wavs(path: pathlib.Path) -> bool:
 
 def _emilia(source: pathlib.Path) -> Iterator[Row]:
     for path in _emilia_files(source):
-        if path.suffix == ".jsonl":
+        if path.suffix.lower() == ".jsonl":
             for _, values in _json_lines(path):
                 yield _emilia_row(values, path.parent / str(values.get("wav", "")))
-        elif audio := _audio_beside(path):
+        elif audio := _beside(path, *AUDIO_SUFFIXES):
             try:
                 values = json.loads(_text_beside(audio, ".json"))
             except ValueError:
@@ -390,7 +480,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "libritts": Layout(lambda source: any(_walk(source, ".normalized.txt")), _libritts),
     "emilia": Layout(lambda source: any(_emilia_files(source)), _emilia),
     "folder": Layout(
-        lambda source: any(p.with_suffix(".txt").is_file() for p in _folder_audio(source)),
+        lambda source: any(_beside(p, ".txt") for p in _folder_audio(source)),
         _folder,
     ),
 }

@@ -17,7 +17,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import math
 import multiprocessing
 import os
 import pathlib
@@ -29,7 +28,6 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile
-import soxr
 
 from indextts2_jax.audio import fbank, mel, wav
 from indextts2_jax.errors import InputError
@@ -152,6 +150,8 @@ class RecordingReader:
         for name in ("id", "speaker", "text", "language", "emotion"):
             if not is_unicode(getattr(row, name)):
                 raise _Useless("no UTF-8", name)
+        if row.problem:
+            raise _Useless("no transcript", row.problem)
         if not row.speaker:
             raise _Useless("no speaker", "")
         text, ids = self._text(row.text)
@@ -225,11 +225,7 @@ class RecordingReader:
         mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
         if (peak := float(np.abs(mono).max())) < wav.MIN_PEAK:
             raise _Useless("silent", f"peak {peak:.1e} of full scale")
-        if rate == self.mel.sample_rate:
-            return mono
-        length = math.ceil(len(mono) * (float(self.mel.sample_rate) / rate))
-        mono = soxr.resample(mono, rate, self.mel.sample_rate, quality="HQ")[:length]
-        return np.pad(mono, (0, length - len(mono)))
+        return wav.resample(mono, rate, self.mel.sample_rate)
 
 
 @contextlib.contextmanager

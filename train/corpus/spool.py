@@ -115,11 +115,12 @@ def _repetition(row: Row) -> Rejection:
 
 
 def _to_line(row: Row) -> bytes:
-    values = (row.text, row.speaker, row.id, row.language, row.emotion)
+    values = (row.text, row.speaker, row.id, row.language, row.emotion, row.problem)
     files = (str(row.audio), None if row.words is None else str(row.words))
     return json.dumps((*files, *values)).encode() + b"\n"
 
 
 def _from_line(line: bytes) -> Row:
-    audio, words, *values = json.loads(line)
-    return Row(pathlib.Path(audio), *values, words=None if words is None else pathlib.Path(words))
+    audio, words, *values, problem = json.loads(line)
+    words = None if words is None else pathlib.Path(words)
+    return Row(pathlib.Path(audio), *values, words=words, problem=problem)
