@@ -332,6 +332,29 @@ def speak(
     return tts.synthesize_batch([request])[0], {"attention": figure}
 
 
+def t2s_config(settings: Config, base: Base) -> T2SConfig:
+    """The architecture of a run's T2S: that of `init`, or `model` fitted to the encoders.
+
+    Args:
+      settings: of the run.
+      base: its checkpoint, whose codec and tokenizer decide on codes, features and text tokens.
+    """
+    if settings.init != "scratch":
+        return source_of(settings, base).config("t2s")
+    cfg = config.architecture(T2SConfig, settings.model)
+    codec, features = base.config("semantic_codec"), base.config("w2v_bert").width
+    pieces = Tokenizer(base.path / "tokenizer" / "bpe.model").vocab_size
+    return dataclasses.replace(
+        cfg,
+        num_text_tokens=pieces,
+        num_codes=codec.codebook_size + 2,
+        start_code=codec.codebook_size,
+        stop_code=codec.codebook_size + 1,
+        speaker=dataclasses.replace(cfg.speaker, feature_dim=features, latent_width=cfg.width),
+        emotion=dataclasses.replace(cfg.emotion, feature_dim=features),
+    )
+
+
 def setup(settings: Config) -> loop.Setup:
     """Everything that a run of T2S needs, from its configuration.
 
@@ -394,26 +417,3 @@ def setup(settings: Config) -> loop.Setup:
 
 if __name__ == "__main__":
     sys.exit(loop.main(setup, __doc__))
-
-
-def t2s_config(settings: Config, base: Base) -> T2SConfig:
-    """The architecture of a run's T2S: that of `init`, or `model` fitted to the encoders.
-
-    Args:
-      settings: of the run.
-      base: its checkpoint, whose codec and tokenizer decide on codes, features and text tokens.
-    """
-    if settings.init != "scratch":
-        return source_of(settings, base).config("t2s")
-    cfg = config.architecture(T2SConfig, settings.model)
-    codec, features = base.config("semantic_codec"), base.config("w2v_bert").width
-    pieces = Tokenizer(base.path / "tokenizer" / "bpe.model").vocab_size
-    return dataclasses.replace(
-        cfg,
-        num_text_tokens=pieces,
-        num_codes=codec.codebook_size + 2,
-        start_code=codec.codebook_size,
-        stop_code=codec.codebook_size + 1,
-        speaker=dataclasses.replace(cfg.speaker, feature_dim=features, latent_width=cfg.width),
-        emotion=dataclasses.replace(cfg.emotion, feature_dim=features),
-    )
