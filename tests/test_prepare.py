@@ -17,6 +17,7 @@ import soundfile
 from indextts2_jax.audio import mel, wav
 from indextts2_jax.checkpoint.demo import random_checkpoint
 from indextts2_jax.errors import InputError
+from indextts2_jax.outputs import locked
 from indextts2_jax.pipeline import IndexTTS2
 from tests.common import ROOT, SHARED, needs_shared
 from train import prepare
@@ -357,6 +358,26 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(
     assert prepare.main([str(x) for pair in arguments.items() for x in pair]) == 2
     *_, error = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ") and message in error
+
+
+def test_a_second_process_on_one_directory_is_refused(prepared, rows, checkpoint):
+    with (
+        locked(prepared[0] / ".lock-1-1"),
+        pytest.raises(InputError, match="another process writes to"),
+    ):
+        prepare.prepare(rows, checkpoint, prepared[0], OPTIONS)
+
+
+def test_a_full_disk_is_one_line(rows, checkpoint, tmp_path, capsys, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device", "x.json")
+
+    monkeypatch.setattr(prepare, "_write_json", refuse)
+    corpus = pathlib.Path(rows[0].audio).parents[1]
+    words = ["--src", corpus, "--checkpoint", checkpoint, "--out", tmp_path / "d", "--workers", 0]
+    assert prepare.main(list(map(str, words))) == 2
+    *_, error = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ") and "No space left on device" in error
 
 
 def test_a_wrong_line_is_found_before_anything_is_made(rows, checkpoint, tmp_path, capsys):

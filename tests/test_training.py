@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from indextts2_jax import sharding
@@ -75,6 +76,58 @@ def test_sharded_equals_single(single, sizes):
     moments = state.optimizer[1][0].mu
     for name in split:
         assert moments[name].sharding.spec == step.param_shardings[name].spec, name
+
+
+@pytest.fixture(scope="module")
+def muon():
+    step = make_step(sharding.make_mesh(devices=jax.devices()[:1]), optimizer="muon")
+    return step, *run(step, make_batch())
+
+
+def momenta(state):
+    """Momentum that Muon and AdamW hold, by name."""
+    inner = state.optimizer[1].inner_states
+    muon = inner["muon"].inner_state.inner_states["muon"].inner_state[0].mu
+    return [
+        {name: x for name, x in held.items() if not isinstance(x, optax.MaskedNode)}
+        for held in (muon, inner["adamw"].inner_state[0].mu)
+    ]
+
+
+@pytest.mark.slow
+def test_muon_takes_matrices_and_adamw_the_rest(muon):
+    _, _, first, _, state = muon
+    matrices, others = momenta(state)
+    assert matrices.keys() | others.keys() == set(state.params)
+    assert not matrices.keys() & others.keys()
+    assert {"t2s.blocks.0.qkv.kernel", "t2s.emotion_in.kernel"} <= matrices.keys()
+    for name in ("text_embed.embedding", "code_head.kernel", "text_position.embedding",
+                 "speaker_conditioner.latents", "speaker_conditioner.blocks.0.position_bias",
+                 "speaker_conditioner.blocks.0.depthwise.kernel"):  # fmt: skip
+        assert f"t2s.{name}" in others
+    assert all(state.params[name].ndim == 2 for name in matrices)
+    for name in ("t2s.blocks.0.qkv.kernel", "t2s.code_head.kernel"):
+        assert np.any(np.asarray(state.params[name]) != first[name])
+
+
+@pytest.mark.slow
+def test_muon_sharded_equals_single(muon):
+    _, losses, _, _, state = muon
+    step = make_step(sharding.make_mesh(2, 2, 2), optimizer="muon")
+    got, _, _, other = run(step, make_batch())
+    np.testing.assert_allclose(got, losses, rtol=1e-5)
+    for name, x in state.params.items():
+        np.testing.assert_allclose(other.params[name], x, atol=3e-4, err_msg=name)
+    momentum, _ = momenta(other)
+    split = [name for name in momentum if any(step.param_shardings[name].spec)]
+    assert split
+    for name in split:
+        assert momentum[name].sharding.spec == step.param_shardings[name].spec, name
+
+
+def test_an_unknown_optimizer_is_an_error():
+    with pytest.raises(loop.InputError, match="optimizer is 'sgd'; want one of adamw, muon"):
+        make_step(sharding.make_mesh(devices=jax.devices()[:1]), optimizer="sgd")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from indextts2_jax import sharding
 from indextts2_jax.checkpoint.demo import random_checkpoint
 from indextts2_jax.checkpoint.parts import Settings
 from indextts2_jax.errors import InputError
+from indextts2_jax.outputs import locked
 from indextts2_jax.pipeline import IndexTTS2
 from tests.common import ROOT
 from tests.train_common import random_utterances, save
@@ -307,3 +309,80 @@ def test_s2m_learns_utterances_by_heart_on_a_laptop(tmp_path, checkpoint):
     assert len(list((out / "samples").rglob("speech.wav"))) == 2
     assert float(rows(out)[-1]["sample_correlation"]) > 0.9
     assert Settings.load(out / "checkpoint").guidance == 0  # it always saw its conditions
+
+
+def test_more_steps_publish_the_new_weights_and_say_so(whole, tmp_path, checkpoint, data, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    loop.run(t2s.setup(settings(checkpoint, data, out)))  # nothing is left to do
+    assert weights(out) == weights(whole)
+    assert "replaced" not in capsys.readouterr().err
+    (out / ".checkpoint.new").mkdir()  # of a process that was killed
+    loop.run(t2s.setup(settings(checkpoint, data, out, "stages.0.steps=8")))
+    assert weights(out) != weights(whole)
+    assert f"{out / 'checkpoint'}: replaced" in capsys.readouterr().err
+    assert not list(out.glob(".checkpoint.*"))
+
+
+def damage(directory):
+    """Empties the largest file of a checkpoint."""
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    max(files, key=lambda path: path.stat().st_size).write_bytes(b"")
+
+
+def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_it_goes_on(
+    whole, tmp_path, checkpoint, data
+):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "checkpoint")
+    damage(out / "0-main" / "6")
+    process = command(*assignments(checkpoint, data, out))
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    (line,) = (line for line in errors.splitlines() if "is damaged" in line)
+    assert f"{out / '0-main' / '6'} is damaged" in line and "going on from step 4" in line
+    assert weights(out) == weights(whole)
+    assert (out / "0-main" / "damaged-6").is_dir()
+
+    for path in (out / "0-main").glob("[0-9]*"):
+        damage(path)
+    with pytest.raises(InputError, match=r"0-main/6 is damaged or does not fit"):
+        loop.run(t2s.setup(settings(checkpoint, data, out)))
+
+
+def test_a_second_process_on_one_run_is_refused(whole, tmp_path, checkpoint, data):
+    out = tmp_path / "run"
+    run = t2s.setup(settings(checkpoint, data, out))
+    with locked(out / loop.LOCK), pytest.raises(InputError, match="another process writes to"):
+        loop.run(run)
+    assert not (out / "config.json").exists()
+
+
+def test_the_best_weights_are_kept_beside_the_last(whole, tmp_path, checkpoint, data, capsys):
+    out = tmp_path / "run"
+    changes = "keep_best=validation_loss", "best_is=max", "validate_every=2"
+    loop.run(t2s.setup(settings(checkpoint, data, out, *changes)), StopAt3())
+    best = json.loads((out / "checkpoint-best" / "checkpoint.json").read_text())
+    loop.run(t2s.setup(settings(checkpoint, data, out, *changes)))
+    losses = {row["step"]: float(row["validation_loss"]) for row in rows(out)
+              if row["validation_loss"]}  # fmt: skip
+    assert list(losses) == ["2", "4", "6"] and max(losses, key=losses.__getitem__) == "2"
+    after = json.loads((out / "checkpoint-best" / "checkpoint.json").read_text())
+    assert after["fingerprints"] == best["fingerprints"]  # the run went on with the best of before
+    assert after["fingerprints"]["t2s"] != weights(out) == weights(whole)
+    with pytest.raises(InputError, match="best_is is 'least'; want min or max"):
+        loop.run(t2s.setup(settings(checkpoint, data, tmp_path / "x", "best_is=least")))
+
+
+def test_muon_resumed_equals_uninterrupted(tmp_path, checkpoint, data):
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    changes = "stages.0.optimizer=muon", "validate_every=9"
+    loop.run(t2s.setup(settings(checkpoint, data, whole, *changes)))
+    loop.run(t2s.setup(settings(checkpoint, data, out, *changes)), StopAt3())
+    loop.run(t2s.setup(settings(checkpoint, data, out, *changes)))
+    assert rows(out) == rows(whole)
+    assert weights(out) == weights(whole)
+    losses = numbers(rows(out), "loss")
+    assert losses[-1] < losses[0]

@@ -54,7 +54,7 @@ def make_step(task, stage, mesh, *, accumulation=1, adapters=None):
         task,
         Partition.of(task, stage, adapters),
         mesh,
-        optimizer(config.base_config().optimizer, rate),
+        optimizer(config.base_config().optimizer, rate, kind=stage.optimizer),
         rate,
         stage.steps,
         accumulation,

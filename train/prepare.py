@@ -17,6 +17,7 @@ Exit codes: 0 done, 2 input that cannot be used, or of which nothing is left (on
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -26,7 +27,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from indextts2_jax.errors import InputError
+from indextts2_jax.errors import InputError, os_error
+from indextts2_jax.outputs import locked
 from train.corpus import corpora
 from train.corpus.corpora import Row
 from train.corpus.recordings import (
@@ -124,8 +126,10 @@ def prepare(
         options.seed,
         keep_audio=not encoded,
     )
-    with spooled(rows, out, options.shard_size) as spool:
+    with contextlib.ExitStack() as stack:
+        spool = stack.enter_context(spooled(rows, out, options.shard_size))
         _claim(out, {**dataclasses.asdict(options), **made_with, "rows": spool.digest})
+        stack.enter_context(locked(out / f".lock-{part[0]}-{part[1]}"))
         numbers = range(len(spool.starts))
         todo = [n for n in numbers[part[0] - 1 :: part[1]] if not _is_done(out, n)]
         if todo:
@@ -135,10 +139,10 @@ def prepare(
                 if encoded:
                     encode = Encoders(checkpoint, settings, batch_seconds)
                 _make_shards(out, spool, todo, read, encode)
-    if not all(_is_done(out, number) for number in numbers):
-        return None
-    notes = (json.loads(_notes_path(out, number).read_text()) for number in numbers)
-    return prepare_report.finish(out, notes, made_with, settings.mel)
+        if not all(_is_done(out, number) for number in numbers):
+            return None
+        notes = (json.loads(_notes_path(out, number).read_text()) for number in numbers)
+        return prepare_report.finish(out, notes, made_with, settings.mel)
 
 
 def _make_shards(
@@ -237,6 +241,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _run(args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {os_error(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)

@@ -117,6 +117,14 @@ def _check_room(path: pathlib.Path, size: int) -> None:
         )
 
 
+def fingerprint(arrays: Mapping[str, Any]) -> str:
+    """Computes the fingerprint that `save_arrays` returns, without writing anything."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        _add_to_digest(digest, name, np.asarray(arrays[name], order="C"))
+    return digest.hexdigest()[:_FINGERPRINT_DIGITS]
+
+
 def _alone() -> ocp.options.MultiprocessingOptions:
     """Lets this process write while others do not: Orbax would wait for them."""
     me = jax.process_index()

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -113,18 +114,47 @@ class Result:
             return {name: np.asarray(x) for name, x in own.items()}
         return {n: multihost_utils.process_allgather(x, tiled=True) for n, x in own.items()}
 
-    def publish(self, out: pathlib.Path, arrays: Mapping[str, jax.Array]) -> None:
+    def publish(
+        self, out: pathlib.Path, arrays: Mapping[str, jax.Array], *, suffix: str = ""
+    ) -> None:
         """Writes the checkpoint. Files of the first one that stay are hard links.
 
         Args:
-          out: directory to write; nothing happens if it exists.
+          out: directory to write. An older result in it is replaced, and a line says so; nothing
+            happens if it is this one.
           arrays: all of the run, by flat name.
+          suffix: of the directory's name, for a second result.
+
+        Raises:
+          InputError: if there is something else in it.
         """
+        out = out.with_name(out.name + suffix)
         values = self.gather(arrays)
-        if jax.process_index() == 0 and not out.exists():
-            self._write(out, values)
+        if jax.process_index() == 0:
+            self._replace(out, values)
         if jax.process_count() > 1:  # nobody leaves before the coordinator has written
             multihost_utils.sync_global_devices("published")
+
+    def _replace(self, out: pathlib.Path, values: dict[str, np.ndarray]) -> None:
+        """Puts the checkpoint where it belongs, whole; until then the older one stays there."""
+        if not out.exists():
+            self._write(out, values)
+            return
+        before = Settings.load(out)
+        # `source` may name the run by an older place.
+        now = dataclasses.replace(
+            self.settings, fingerprints=before.fingerprints, source=before.source
+        )
+        if now == before and before.fingerprints.get(self.part) == store.fingerprint(values):
+            return
+        new, old = (out.with_name(f".{out.name}.{what}") for what in ("new", "old"))
+        for left in (new, old):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        self._write(new, values)
+        out.rename(old)
+        new.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+        print(f"{out}: replaced, it held older weights", file=sys.stderr)
 
     def _write(self, out: pathlib.Path, values: dict[str, np.ndarray]) -> None:
         base = self.base.path

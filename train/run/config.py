@@ -126,10 +126,19 @@ def base_config() -> ConfigDict:
             "accumulation": 1,  # parts that a batch is computed in, one after the other
             "remat": False,  # compute activations again in the backward pass: less memory
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},  # -1: what is left
-            "optimizer": {"b1": 0.9, "b2": 0.95, "epsilon": 1e-8, "decay": 0.01, "clip": 1.0},
+            "optimizer": {
+                "b1": 0.9,
+                "b2": 0.95,
+                "epsilon": 1e-8,
+                "decay": 0.01,
+                "clip": 1.0,
+                "adamw_only": (),  # regexes of further names that a stage with Muon gives to AdamW
+            },
             "ema": 0.0,  # decay of an average of the weights that is published; 0 = off
             "lora": {"rank": 0, "alpha": 16.0, "targets": ()},  # rank 0 = train the weights
             "checkpoints": {"every": 1000, "keep": 3},  # steps
+            "keep_best": "",  # metric, such as validation_loss: its best weights are kept as well
+            "best_is": "min",  # or "max"
             "log_every": 10,
             "validate_every": 500,
             "sample_every": 1000,  # speak validation utterances (`RUN/samples`); 0 = never
@@ -146,6 +155,8 @@ def base_stage() -> ConfigDict:
             "name": "main",
             "steps": 100_000,
             "rate": 2e-4,  # paper section 4.1
+            "optimizer": "adamw",  # or "muon": that for matrices, AdamW for the rest
+            "muon_factor": 1.0,  # of `rate`, for these matrices
             "warmup": 1000,  # steps of linear growth to `rate`
             "schedule": "cosine",  # or "constant", "inverse_sqrt"
             "final_rate": 0.1,  # of `rate`, at the end of the cosine

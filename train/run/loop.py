@@ -6,6 +6,8 @@
       metrics.csv, events*   losses, speed; `python -m train.metrics RUN` draws them
       samples/STEP/          pictures and sounds (see `train.samples`)
       checkpoint/            the result: `indextts2 synthesize --checkpoint RUN/checkpoint ...`
+      checkpoint-best/       the same of the step at which the metric `keep_best` was best, in the
+                             stage that it was last measured in
 
 Exit codes: 0 done, 2 input that cannot be used (or a loss that is not finite), 143 told to stop
 (SIGTERM: the state is saved; the same command goes on).
@@ -29,14 +31,17 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from indextts2_jax import programs, sharding
-from indextts2_jax.errors import InputError
+from indextts2_jax.errors import InputError, os_error
+from indextts2_jax.outputs import locked
 from train.run import config, lora
+from train.run.best import BEST_SUFFIX, Best
 from train.run.checkpoints import Checkpoints
 from train.run.config import Config
 from train.run.step import Step, TrainState, optimizer, schedule, to_devices
 from train.run.task import Partition, Task, TrainingError
 from train.run.writer import MetricsWriter, Throughput
 
+LOCK = ".lock"  # in the directory of a run
 Initial = Callable[[Mapping[str, Any]], dict[str, jax.Array]]
 
 
@@ -51,7 +56,8 @@ class Setup:
       initial: shardings by name -> arrays of those names that do not begin at random.
       batches: (stage settings, first step) -> endless iterator of this process's rows of batches.
       validation: the batches of one validation; may be empty.
-      publish: all arrays of the last task -> the result is written.
+      publish: all arrays of the last task -> the result is written; with the argument `suffix`
+        beside it, in a directory whose name ends so.
       samples: (all arrays of a task, writer, steps that are done) -> pictures and sounds; or None.
     """
 
@@ -61,7 +67,7 @@ class Setup:
     initial: Initial
     batches: Callable[[Config, int], Iterator[Mapping[str, np.ndarray]]]
     validation: Callable[[], Sequence[Mapping[str, np.ndarray]]]
-    publish: Callable[[Mapping[str, jax.Array]], None]
+    publish: Callable[..., None]
     samples: Callable[[Mapping[str, jax.Array], MetricsWriter, int], None] | None = None
 
 
@@ -107,6 +113,9 @@ def main(
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {os_error(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -117,11 +126,18 @@ def run(setup: Setup, stop: "Stop | None" = None) -> None:
 
     Raises:
       InputError: if the run cannot start or go on; nothing that was saved is lost.
+      OSError: likewise; the disk is full, for example.
     """
-    settings, stop = setup.settings, stop or Stop()
-    out = pathlib.Path(settings.out)
-    if jax.process_index() == 0:
-        _keep_config(out, settings)
+    out = pathlib.Path(setup.settings.out)
+    first = jax.process_index() == 0  # the others of a run wait for it
+    with locked(out / LOCK) if first else contextlib.nullcontext():
+        if first:
+            _keep_config(out, setup.settings)
+        _run_stages(setup, out, stop or Stop())
+
+
+def _run_stages(setup: Setup, out: pathlib.Path, stop: "Stop") -> None:
+    settings = setup.settings
     total = sum(stage.steps for stage in settings.stages)
     learned: dict[str, jax.Array] = {}  # by earlier stages
     arrays: dict[str, jax.Array] = {}  # all of the last one
@@ -141,9 +157,10 @@ def run(setup: Setup, stop: "Stop | None" = None) -> None:
             if int(state.step) < stage.steps:
                 first = begin + int(state.step)
                 with contextlib.closing(MetricsWriter(out, total, first)) as writer:
-                    state = _Loop(setup, stage, step, begin, checkpoints, writer, stop).run(
-                        state, frozen
-                    )
+                    best = Best.of(settings, writer, begin)
+                    state = _Loop(
+                        setup, stage, step, begin, checkpoints, writer, stop, best, learned
+                    ).run(state, frozen)
             if int(state.step) < stage.steps:
                 return
         last = number == len(settings.stages) - 1
@@ -167,7 +184,7 @@ def make_step(setup: Setup, stage: Config) -> Step:
         task,
         Partition.of(task, stage, adapters),
         setup.mesh,
-        optimizer(settings.optimizer, rate),
+        optimizer(settings.optimizer, rate, kind=stage.optimizer, muon_factor=stage.muon_factor),
         rate,
         stage.steps,
         settings.accumulation,
@@ -221,6 +238,8 @@ class _Loop:
     checkpoints: Checkpoints
     writer: MetricsWriter
     stop: "Stop"
+    best: Best | None
+    learned: Mapping[str, jax.Array]  # by earlier stages
 
     def run(self, state: TrainState, frozen: Mapping[str, jax.Array]) -> TrainState:
         """Trains to the end of the stage, or until it is told to stop."""
@@ -255,6 +274,10 @@ class _Loop:
                 self._check(waiting)
                 arrays = self.step.merged(_kept(state), frozen)
                 self.setup.samples(arrays, self.writer, self.begin + done)
+                speed.pause()
+            if self.best and self.best.improved(self.begin + done):
+                arrays = self.step.merged(_kept(state), frozen)
+                self.setup.publish({**self.learned, **arrays}, suffix=BEST_SUFFIX)
                 speed.pause()
             stopped = self.stop.agreed(done)
             if done % every == 0 or done == steps or stopped:

@@ -10,13 +10,15 @@ Dims: B rows of a batch, A parts of it (accumulation).
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from indextts2_jax.errors import InputError
@@ -63,11 +65,63 @@ def schedule(stage: Config) -> optax.Schedule:
     return optax.join_schedules([warmup, main], [stage.warmup]) if stage.warmup else main
 
 
-def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformation:
-    """AdamW after clipping by the global norm; only matrices decay."""
+OPTIMIZERS = ("adamw", "muon")
 
-    def matrices(params: Any) -> dict[str, bool]:
-        return {name: x.ndim > 1 for name, x in params.items()}
+# What Muon leaves to AdamW though it has two axes: tables of vectors, heads over a vocabulary, and
+# what is no product of matrices (depthwise kernels, learned latents and biases).
+_NO_MATRIX = re.compile(
+    r".*\.(embedding|latents|\w*bias)|.*(head|depthwise|classifier)(\.\w+)*\.kernel"
+)
+# An update has the root mean square of AdamW's, whatever the shape, so that both take one rate
+# (arXiv 2502.16982, section 2.2).
+_MUON_RMS = 0.2
+_MUON_STEPS = 5  # of Newton and Schulz
+
+
+def muon_names(shapes: Mapping[str, Sequence[int]], config: Config) -> frozenset[str]:
+    """Names the parameters that Muon takes; AdamW has the others.
+
+    Args:
+      shapes: flat name -> shape.
+      config: the settings `optimizer` of the run.
+    """
+
+    def takes(name: str, shape: Sequence[int]) -> bool:
+        own = name.removesuffix(lora.A).removesuffix(lora.B)
+        excepted = any(re.fullmatch(pattern, own) for pattern in config.adamw_only)
+        return len(shape) == 2 and not _NO_MATRIX.fullmatch(own) and not excepted
+
+    return frozenset(name for name, shape in shapes.items() if takes(name, shape))
+
+
+def muon_flops(shapes: Iterable[Sequence[int]]) -> float:
+    """Counts the operations of Muon on matrices in a step, which are the same for any batch."""
+    total = 0
+    for rows, columns in map(sorted, shapes):
+        total += _MUON_STEPS * (4 * rows**2 * columns + 2 * rows**3)
+    return float(total)
+
+
+def optimizer(
+    config: Config, rate: optax.Schedule, *, kind: str = "adamw", muon_factor: float = 1.0
+) -> optax.GradientTransformation:
+    """Makes the optimizer of a stage, which clips by the global norm first.
+
+    Args:
+      config: the settings `optimizer` of the run.
+      rate: of a step.
+      kind: "adamw", or "muon" for matrices and AdamW for the rest. With either, only what has two
+        axes or more decays.
+      muon_factor: of the rate, for what Muon takes.
+
+    Raises:
+      InputError: for an unknown kind.
+    """
+    if kind not in OPTIMIZERS:
+        raise InputError(f"optimizer is {kind!r}; want one of {', '.join(OPTIMIZERS)}")
+
+    def decaying(params: Any) -> Any:  # without leaves for what the other optimizer has
+        return jax.tree.map(lambda x: x.ndim > 1, params)
 
     adam = optax.adamw(
         rate,
@@ -75,9 +129,23 @@ def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformat
         b2=config.b2,
         eps=config.epsilon,
         weight_decay=config.decay,
-        mask=matrices,
+        mask=decaying,
     )
-    return optax.chain(optax.clip_by_global_norm(config.clip), adam)
+    clip = optax.clip_by_global_norm(config.clip)
+    if kind == "adamw":
+        return optax.chain(clip, adam)
+    muon = optax.contrib.muon(
+        lambda count: muon_factor * rate(count),
+        ns_steps=_MUON_STEPS,
+        weight_decay=config.decay,
+        consistent_rms=_MUON_RMS,
+    )
+
+    def kinds(params: Any) -> dict[str, str]:
+        names = muon_names({name: x.shape for name, x in params.items()}, config)
+        return {name: "muon" if name in names else "adamw" for name in params}
+
+    return optax.chain(clip, optax.partition({"muon": muon, "adamw": adam}, kinds))
 
 
 def state_shardings(state: Any, params: Mapping[str, NamedSharding], mesh: Mesh) -> Any:

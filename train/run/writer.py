@@ -15,6 +15,7 @@ import collections
 import csv
 import datetime
 import importlib
+import math
 import os
 import pathlib
 import sys
@@ -84,6 +85,7 @@ class MetricsWriter:
             total=total_steps, initial=done_steps, unit="step", dynamic_ncols=True, disable=None
         )
         self._latest: dict[str, str] = {}
+        self._values: dict[str, tuple[int, float]] = {}  # the last of each metric, and its step
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes a row, and shows what belongs in the progress line.
@@ -96,10 +98,21 @@ class MetricsWriter:
             return
         numbers = {name: x if isinstance(x, int) else float(x) for name, x in values.items()}
         self._table.write({"step": step, **numbers})
+        self._values |= {name: (step, x) for name, x in numbers.items()}
         for name, number in numbers.items():
             if self._events is not None:
                 self._events.add_scalar(name, number, step)
         self._show(step, numbers)
+
+    def value(self, name: str, step: int) -> float:
+        """Returns a metric of `step`; NaN where it has none, or not in this process."""
+        found, value = self._values.get(name, (step, math.nan)) if self._on else (step, math.nan)
+        return value if found == step else math.nan
+
+    def column(self, name: str) -> dict[int, float]:
+        """Returns a metric of all steps in the table, by step; nothing in other processes."""
+        rows = read(self._directory / TABLE) if self._on else []
+        return {int(row["step"]): float(row[name]) for row in rows if row.get(name)}
 
     def figure(self, step: int, name: str, figure: "Figure") -> None:
         """Keeps a picture, as `samples/STEP/NAME.png` and for TensorBoard.
