@@ -382,6 +382,8 @@ class IndexTTS2(Networks):
         """
         clock = Clock(None)
         if request.text:
+            if len(codes) > (most := self.t2s.cfg.max_codes):
+                raise InputError(f"there are {len(codes)} codes; the model has {most} at most")
             items = list(self._items(request, None))
             prefix = self._prefix(items[:1], request.options.rules(self.settings.decoding))
         else:

@@ -298,8 +298,8 @@ def test_an_exact_number_of_codes(golden, model, greedy):
 
 
 def test_a_limit_outside_the_position_table_is_refused(golden, model):
-    with pytest.raises(ValueError, match=r"max_codes is 51; it must be in 1 \.\. 50"):
-        beams(model, prompts_of(golden), most=51)
+    with pytest.raises(ValueError, match=r"max_codes is 52; it must be in 1 \.\. 51"):
+        beams(model, prompts_of(golden), most=52)
 
 
 # The draw of candidates.

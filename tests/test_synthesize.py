@@ -111,6 +111,23 @@ def test_a_batch_of_mixed_requests_equals_singles(tts, speaker):
         np.testing.assert_array_equal(streamed[-1].samples, alone.segments[-1].samples)
 
 
+def test_as_many_codes_as_the_model_has_speak_and_one_more_is_refused(tts, speaker):
+    most = tts.t2s.cfg.max_codes - 1  # and the stop code: padded, more than the table has rows
+    assert programs.bucket(most) > tts.t2s.cfg.code_positions
+    requests = [
+        Request("Hello.", speaker, options=SHORT, duration=Duration(tokens=tokens))
+        for tokens in (most, 9)
+    ]
+    longest, short = tts.synthesize_batch(requests)
+    for speech in (longest, short):
+        assert np.isfinite(speech.samples).all() and speech.samples.any()
+    assert (longest.report()["codes"], short.report()["codes"]) == (most, 9)
+    with pytest.raises(InputError, match=f"would have {most + 1} codes; the model has {most}"):
+        tts.synthesize("Hello.", speaker, options=SHORT, duration=Duration(tokens=most + 1))
+    with pytest.raises(InputError, match=f"there are {most + 2} codes"):
+        tts.speak_codes(Request("Hello.", speaker), np.zeros(most + 2, np.int32))
+
+
 @pytest.mark.slow
 def test_beams_are_the_default_of_a_converted_checkpoint_that_samples(tts, speaker):
     def codes(**options):

@@ -312,8 +312,31 @@ def test_a_larger_cache_continues_where_the_smaller_was_full(tiny, monkeypatch):
 def test_max_codes_counts_what_is_written(tiny):
     out = _greedy(tiny, _tiny_prefix(tiny, [7], 7), 5)
     assert int(out.lengths[0]) == 5 and not bool(out.stopped[0])
-    with pytest.raises(ValueError, match=r"max_codes is 51; it must be in 1 \.\. 50"):
-        _greedy(tiny, _tiny_prefix(tiny, [7], 7), 51)
+    with pytest.raises(ValueError, match=r"max_codes is 52; it must be in 1 \.\. 51"):
+        _greedy(tiny, _tiny_prefix(tiny, [7], 7), 52)
+
+
+def test_padding_beyond_the_position_tables_changes_nothing(tiny):
+    cfg = tiny.cfg
+    forward = jax.jit(gpt.gpt_latents)
+    codes = np.arange(cfg.max_codes)[None] % 32
+    prefix = _tiny_prefix(tiny, [cfg.max_text_tokens], cfg.max_text_tokens)
+    want = forward(tiny, prefix, codes)
+    assert np.isfinite(want).all()
+    wider = _tiny_prefix(tiny, [cfg.max_text_tokens], cfg.max_text_tokens + 9)
+    got = forward(tiny, wider, np.pad(codes, ((0, 0), (0, 13))))
+    assert relative_error(got[:, : cfg.max_codes], want) < 1e-5
+
+
+@pytest.mark.parametrize("positions", ["plain", "released"])
+def test_a_limit_of_all_codes_stays_in_the_position_table(tiny, positions):
+    most = tiny.cfg.max_codes
+    prefix, rules = _tiny_prefix(tiny, [7], 7), gen.DecodingRules(positions=positions)
+    assert most + rules.row_offset < tiny.cfg.code_positions
+    limits = gen.Limits(jnp.asarray([most]), jnp.asarray([most - 1]))
+    keys = jax.random.split(jax.random.key(0), 1)
+    out = gen.generate(tiny, prefix, gen.Sampling.make(1), keys, limits, rules=rules)
+    assert int(out.lengths[0]) == most - 1 and bool(out.stopped[0])
 
 
 def test_keep_top_keeps_the_smallest_set_that_holds_top_p():

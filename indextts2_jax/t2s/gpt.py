@@ -61,8 +61,11 @@ class T2SConfig:
 
     @property
     def max_codes(self) -> int:
-        """Longest code sequence whose positions the table holds, under either numbering."""
-        return self.code_positions - 3
+        """Most codes of a segment, stop included: the table has rows for them in either numbering.
+
+        The released numbering gives the last code row `max_codes + 1`, which is the table's last.
+        """
+        return self.code_positions - 2
 
     @property
     def max_text_tokens(self) -> int:
@@ -378,7 +381,7 @@ class T2S(nnx.Module):
         ids = jnp.pad(text, ((0, 0), (1, 1)))
         ids = jnp.where(place == 0, cfg.start_text, ids)
         ids = jnp.where(place == text_lengths[:, None] + 1, cfg.stop_text, ids)
-        embedded = self.text_embed(ids) + self.text_position(jnp.minimum(place, L + 1))
+        embedded = self.text_embed(ids) + _position(self.text_position, place)
         conditions = speaker_latents + emotion[:, None]
         x = jnp.concatenate([conditions, durations, embedded], axis=1).astype(self.dtype)
         source = jnp.arange(x.shape[1]) - (L - text_lengths)[:, None]  # shift each row right
@@ -424,7 +427,7 @@ class T2S(nnx.Module):
 
     def embed_codes(self, codes: jax.Array, rows: jax.Array) -> jax.Array:
         """Embeds codes [B, T] with the position table's `rows` (broadcast to [B, T])."""
-        x = self.code_embed(codes) + self.code_position(rows)
+        x = self.code_embed(codes) + _position(self.code_position, rows)
         return x.astype(self.dtype)  # nnx.Embed keeps the dtype that it was built with
 
     def teacher_forced(
@@ -469,6 +472,14 @@ class T2S(nnx.Module):
     def text_logits(self, hidden: jax.Array) -> jax.Array:
         """Maps [..., D] to float32 logits over the text tokens."""
         return self.text_head(hidden).astype(jnp.float32)
+
+
+def _position(table: nnx.Embed, rows: jax.Array) -> jax.Array:
+    """Reads the rows of a position table; rows beyond it, which only padding has, are its last.
+
+    `nnx.Embed` gives NaN for them, and NaN gets through a mask: attention multiplies it by 0.
+    """
+    return table(jnp.minimum(rows, table.num_embeddings - 1))
 
 
 def for_decoding(model: T2S) -> T2S:
