@@ -486,7 +486,7 @@ class IndexTTS2(Networks):
             jnp.stack([item.emotion for item in rows]),
             np.stack([pad(item.ids, L) for item in rows]),
             lengths,
-            wanted,
+            num_codes=wanted,
             slots=rows[0].request.options.slots(self.settings.duration_slots),
             row_offset=rules.row_offset,
         )

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -85,51 +84,9 @@ def speaker_style(campplus: Any, bank: jax.Array, lengths: jax.Array) -> jax.Arr
     return campplus(bank, lengths)
 
 
-@jax.jit
-def speaker_latents(t2s: gpt.T2S, features: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Speaker latents [B, 32, D] of features [B, T, F]."""
-    return t2s.speaker_latents(features, length_mask(lengths, features.shape[1]))
-
-
-@jax.jit
-def emotion_vector(t2s: gpt.T2S, features: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Emotion vectors [B, D] of features [B, T, F]."""
-    return t2s.emotion_vector(features, length_mask(lengths, features.shape[1]))
-
-
-@functools.partial(jax.jit, static_argnames=("slots", "row_offset"))
-def embed_prefix(
-    t2s: gpt.T2S,
-    latents: jax.Array,
-    emotion: jax.Array,
-    ids: jax.Array,
-    lengths: jax.Array,
-    num_codes: jax.Array,
-    *,
-    slots: tuple[str, ...],
-    row_offset: int,
-) -> gpt.Prefix:
-    """Conditions and text ids [B, L] as the embedded prefix.
-
-    Args:
-      t2s: the stage.
-      latents: [B, 32, D].
-      emotion: [B, D].
-      ids: [B, L] int32, padded.
-      lengths: [B] int32.
-      num_codes: [B] int32 wanted number of codes; 0 leaves the duration to the model.
-      slots: the duration slots of a wanted number.
-      row_offset: of the position numbering: the last code sits on row `num_codes` + this.
-
-    Returns:
-      B prefixes.
-    """
-    free = t2s.duration_vectors(t2s.cfg.free_slots, num_codes)
-    wanted = t2s.duration_vectors(slots, num_codes + row_offset)
-    durations = jnp.where((num_codes > 0)[:, None, None], wanted, free)
-    return t2s.prefix(latents, emotion, durations, ids, lengths)
-
-
+speaker_latents = jax.jit(gpt.T2S.speaker_latents)
+emotion_vector = jax.jit(gpt.T2S.emotion_vector)
+embed_prefix = jax.jit(gpt.T2S.prefix, static_argnames=("slots", "row_offset"))
 gpt_latents = jax.jit(gpt.gpt_latents)
 
 

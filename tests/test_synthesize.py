@@ -176,8 +176,8 @@ def test_the_natural_mode_is_the_plain_model_with_a_duration_vector(tts, speaker
     monkeypatch.setattr(
         programs,
         "embed_prefix",
-        lambda *args, slots, row_offset: embed(
-            *args[:-1], np.full_like(args[-1], row), slots=slots, row_offset=0
+        lambda *args, num_codes, slots, row_offset: embed(
+            *args, num_codes=np.full_like(num_codes, row), slots=slots
         ),
     )
     by_hand = tts.synthesize("Hello there.", speaker, options=SHORT)

@@ -65,7 +65,9 @@ def test_conditioner_equals_torch(golden, part, module):
 @needs_shared
 def test_emotion_vector_equals_torch(golden):
     model, io = golden
-    vector = jax.jit(lambda m, x: m.emotion_vector(x))(model, io["in.emo_feat"][:1])
+    features = io["in.emo_feat"][:1]
+    lengths = np.array([features.shape[1]])
+    vector = jax.jit(gpt.T2S.emotion_vector)(model, features, lengths)
     assert relative_error(vector, io["cond.emovec"][:1]) < 1e-5
 
 
@@ -74,11 +76,9 @@ def _prefix(model, io, rows, text_width=None):
     text = io["in.text"][rows]
     if text_width:
         text = np.pad(text, ((0, 0), (0, text_width - text.shape[1])))
-    n = len(text)
-    slots = model.duration_vectors(model.cfg.free_slots, jnp.zeros(n, jnp.int32))
     emotion = io["cond.emovec_merge_0.6"][rows]
     lengths = jnp.asarray(io["in.text_lens"][rows])
-    return model.prefix(io["cond.spk_latents"][rows], emotion, slots, text, lengths)
+    return model.prefix(io["cond.spk_latents"][rows], emotion, text, lengths)
 
 
 @needs_shared
@@ -203,8 +203,7 @@ def _tiny_prefix(model, text_lengths, width):
         text[row, :length] = np.random.default_rng(row).integers(2, cfg.num_text_tokens, length)
     latents = rng.normal(size=(n, cfg.speaker.num_latents, cfg.width)).astype(np.float32)
     emotion = rng.normal(size=(n, cfg.width)).astype(np.float32)
-    slots = model.duration_vectors(cfg.free_slots, jnp.zeros(n, jnp.int32))
-    return model.prefix(latents, emotion, slots, text, jnp.asarray(text_lengths))
+    return model.prefix(latents, emotion, text, jnp.asarray(text_lengths))
 
 
 @pytest.mark.parametrize("part", ["speaker_conditioner", "emotion_conditioner"])

@@ -91,8 +91,8 @@ def test_conditioner_equals_the_formulas(part):
 
 
 def test_emotion_vector_equals_the_formulas():
-    features, _, mask = batch_of("features")
-    vectors = jax.jit(gpt.T2S.emotion_vector)(model(), features, mask)
+    features, lengths, _ = batch_of("features")
+    vectors = jax.jit(gpt.T2S.emotion_vector)(model(), features, lengths)
     assert_close(vectors, golden()["emotion_vectors"])
 
 
@@ -100,8 +100,7 @@ def test_emotion_vector_equals_the_formulas():
 def prefix():
     """The golden's conditions and text, embedded by the model."""
     text, lengths, _ = batch_of("text")
-    durations = model().duration_vectors(CFG.free_slots, jnp.zeros(2, jnp.int32))
-    conditions = golden()["speaker_latents"], golden()["emotion_vectors"], durations
+    conditions = golden()["speaker_latents"], golden()["emotion_vectors"]
     return model().prefix(*conditions, text, lengths)
 
 
@@ -206,12 +205,13 @@ def test_losses_and_gradients_of_padded_rows_equal_torch():
     batch = batch_to_train_on()
 
     def run(t2s):
-        told, free = (
-            t2s.duration_vectors(slots, batch["code_lengths"]) for slots in (SLOTS, CFG.free_slots)
+        num_codes = jnp.where(np.array(FREE), 0, batch["code_lengths"])
+        prefix = t2s.prefix(
+            *(batch["speaker_latents"], batch["emotion_vectors"]),
+            *(batch["text"], batch["text_lengths"]),
+            num_codes=num_codes,
+            slots=SLOTS,
         )
-        durations = jnp.where(np.array(FREE)[:, None, None], free, told)
-        conditions = batch["speaker_latents"], batch["emotion_vectors"], durations
-        prefix = t2s.prefix(*conditions, batch["text"], batch["text_lengths"])
         hidden, P = t2s.teacher_forced(prefix, batch["codes"]), prefix.x.shape[1]
         codes, _ = training.code_loss(t2s, hidden[:, P:], batch["codes"], batch["code_lengths"])
         text, _ = training.text_loss(t2s, hidden[:, :P], batch["text"], batch["text_lengths"])

@@ -127,11 +127,7 @@ def test_loss_is_that_of_the_conditions_of_inference(paper):
         ),
         programs.emotion_vector(decoder, batch["features"], batch["feature_lengths"]),
     )
-    free = np.zeros(B, np.int32)
-    text = batch["text"], batch["text_lengths"]
-    prefix = programs.embed_prefix(
-        decoder, *conditions, *text, free, slots=T2S.free_slots, row_offset=0
-    )
+    prefix = programs.embed_prefix(decoder, *conditions, batch["text"], batch["text_lengths"])
     codec = nets["semantic_codec"]
     latents = programs.gpt_latents(decoder, prefix, batch["codes"])
     semantic = programs.semantic(codec, model, batch["codes"], latents)

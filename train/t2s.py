@@ -27,7 +27,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from indextts2_jax.nn.masking import length_mask
 from indextts2_jax.pipeline import IndexTTS2
 from indextts2_jax.request.options import Request
 from indextts2_jax.request.results import Speech
@@ -121,30 +120,27 @@ def prefix_of(
     *,
     remat: bool = False,
 ) -> Prefix:
-    """Conditions and text of a batch, embedded.
+    """Embeds conditions and text of a batch.
 
     Args:
       model: T2S.
       batch: text and prompt features.
       emotion: [B, D].
       slots: duration slots of a known number of codes.
-      free: [B] bool, rows whose number of codes is not told.
+      free: [B] bool, rows whose duration is left to the model.
       remat: trade time for memory.
     """
-    features = batch["prompt_features"]
-    prompt_mask = length_mask(batch["prompt_feature_lengths"], features.shape[1])
-    latents = model.speaker_latents(features, prompt_mask, remat=remat)
-    told = model.duration_vectors(slots, batch["code_lengths"])
-    untold = model.duration_vectors(model.cfg.free_slots, batch["code_lengths"])
-    durations = jnp.where(free[:, None, None], untold, told)
-    return model.prefix(latents, emotion, durations, batch["text"], batch["text_lengths"])
+    latents = model.speaker_latents(
+        batch["prompt_features"], batch["prompt_feature_lengths"], remat=remat
+    )
+    num_codes = jnp.where(free, 0, batch["code_lengths"])
+    text = batch["text"], batch["text_lengths"]
+    return model.prefix(latents, emotion, *text, num_codes=num_codes, slots=slots)
 
 
 def emotion_of(model: T2S, batch: Batch, *, remat: bool = False) -> jax.Array:
     """Emotion vectors [B, D] of the utterances themselves; `remat` trades time for memory."""
-    features = batch["features"]
-    mask = length_mask(batch["feature_lengths"], features.shape[1])
-    return model.emotion_vector(features, mask, remat=remat)
+    return model.emotion_vector(batch["features"], batch["feature_lengths"], remat=remat)
 
 
 def code_loss(

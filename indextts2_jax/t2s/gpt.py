@@ -23,6 +23,7 @@ from jax.sharding import PartitionSpec as P
 from indextts2_jax import convert
 from indextts2_jax.nn.barrier import gradient_barrier
 from indextts2_jax.nn.linear import OutInLinear
+from indextts2_jax.nn.masking import length_mask
 from indextts2_jax.nn.norm import layer_norm
 from indextts2_jax.t2s import conditioner
 from indextts2_jax.t2s.conditioner import Conditioner, ConditionerConfig
@@ -320,20 +321,34 @@ class T2S(nnx.Module):
         return self.code_embed.embedding.dtype
 
     def speaker_latents(
-        self, features: jax.Array, mask: jax.Array | None = None, *, remat: bool = False
+        self, features: jax.Array, lengths: jax.Array, *, remat: bool = False
     ) -> jax.Array:
-        """Maps a timbre prompt's features [B, T, F] (`mask` [B, T]) to latents [B, 32, D]."""
+        """Maps a timbre prompt's features [B, T, F] to latents [B, 32, D].
+
+        Args:
+          features: padded on the right.
+          lengths: [B] int32 valid frames.
+          remat: trade time for memory in gradients.
+        """
+        mask = length_mask(lengths, features.shape[1])
         return self.speaker_conditioner(features, mask, remat=remat)
 
     def emotion_vector(
-        self, features: jax.Array, mask: jax.Array | None = None, *, remat: bool = False
+        self, features: jax.Array, lengths: jax.Array, *, remat: bool = False
     ) -> jax.Array:
-        """Maps a style prompt's features [B, T, F] (`mask` [B, T]) to one vector [B, D]."""
+        """Maps a style prompt's features [B, T, F] to one vector [B, D].
+
+        Args:
+          features: padded on the right.
+          lengths: [B] int32 valid frames.
+          remat: trade time for memory in gradients.
+        """
+        mask = length_mask(lengths, features.shape[1])
         latents = self.emotion_conditioner(features, mask, remat=remat)
         return self.emotion_out(self.emotion_in(latents[:, 0]))
 
     def duration_vectors(self, slots: tuple[str, ...], num_codes: jax.Array) -> jax.Array:
-        """The duration slots of the sequence (paper section 3.1.1).
+        """Computes the duration slots of the sequence (paper section 3.1.1).
 
         Args:
           slots: each `speed0`, `speed1`, `zero`, `pos(T)` or `pos(T//2)`.
@@ -360,23 +375,33 @@ class T2S(nnx.Module):
         self,
         speaker_latents: jax.Array,
         emotion: jax.Array,
-        durations: jax.Array,
         text: jax.Array,
         text_lengths: jax.Array,
+        *,
+        num_codes: jax.Array | None = None,
+        slots: tuple[str, ...] = (),
+        row_offset: int = 0,
     ) -> Prefix:
         """Embeds conditions and text.
 
         Args:
           speaker_latents: [B, 32, D].
           emotion: [B, D], added to every speaker latent.
-          durations: [B, slots, D], from `duration_vectors`.
           text: [B, L] int32 token ids without start and stop, padded on the right.
           text_lengths: [B] int32.
+          num_codes: [B] int32 wanted number of codes; 0 leaves the duration to the model, None
+            leaves all.
+          slots: what the duration slots hold for a wanted number (as in `duration_vectors`).
+          row_offset: of the position numbering: the last code sits on row `num_codes` + this.
 
         Returns:
           The prefix [B, 32 + slots + L + 2, D], padding moved to the left.
         """
-        cfg, L = self.cfg, text.shape[1]
+        cfg, (B, L) = self.cfg, text.shape
+        durations = self.duration_vectors(cfg.free_slots, jnp.zeros(B, jnp.int32))
+        if num_codes is not None:
+            wanted = self.duration_vectors(slots, num_codes + row_offset)
+            durations = jnp.where((num_codes > 0)[:, None, None], wanted, durations)
         place = jnp.arange(L + 2)
         ids = jnp.pad(text, ((0, 0), (1, 1)))
         ids = jnp.where(place == 0, cfg.start_text, ids)

@@ -53,8 +53,7 @@ def test_latents_and_logits_equal_torch(golden):
 
     @jax.jit
     def run(model, latents, emotion, text, codes):
-        slots = model.duration_vectors(model.cfg.free_slots, jnp.zeros(1, jnp.int32))
-        prefix = model.prefix(latents, emotion, slots, text, jnp.asarray([text.shape[1]]))
+        prefix = model.prefix(latents, emotion, text, jnp.asarray([text.shape[1]]))
         hidden = model.teacher_forced(prefix, codes)[:, prefix.x.shape[1] :]
         return prefix, hidden, model.code_logits(hidden)
 
