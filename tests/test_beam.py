@@ -110,7 +110,7 @@ def released():
     block = json.loads((folder / "t2s_small.json").read_text())["config"]
     cfg = gpt.T2SConfig.from_release(block, {k: v.shape for k, v in tensors.items()})
     empty = pytree.abstract(lambda rngs: gpt.T2S(cfg, rngs=rngs))
-    arrays = convert.to_jax(tensors, gpt.TORCH_RULES, pytree.shapes(empty), gpt.TORCH_UNUSED)
+    arrays = convert.to_jax(tensors, gpt.TORCH_RULES, pytree.shapes(empty), gpt.torch_unused(cfg))
     with np.load(folder / "t2s_small_io.npz") as io:
         return pytree.fill(empty, {k: jnp.asarray(x) for k, x in arrays.items()}), dict(io)
 

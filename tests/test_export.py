@@ -75,7 +75,7 @@ def odd_release(release, tmp_path_factory):
     """A release with everything that files in the wild have."""
     path = shutil.copytree(release, tmp_path_factory.mktemp("odd") / "release")
     gpt = _halve(torch.load(path / FILES["t2s"], weights_only=True), torch.bfloat16)
-    gpt["conditioning_encoder.embed.pos_enc.pe"] = torch.rand(1, 3, 4)
+    gpt["conditioning_encoder.embed.pos_enc.pe"] = torch.rand(1, 3, 16)
     gpt["gpt.wte.weight"] = torch.rand(4, 3).T
     wrapped = {f"module.{key}": x for key, x in gpt.items()}
     torch.save({"epoch": 3, "model": wrapped, "optimizer": {"lr": [0.1]}}, path / FILES["t2s"])

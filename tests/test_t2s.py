@@ -28,7 +28,7 @@ def golden():
     shapes = {k: v.shape for k, v in tensors.items()}
     cfg = gpt.T2SConfig.from_release(block, shapes)
     empty = pytree.abstract(lambda rngs: gpt.T2S(cfg, rngs=rngs))
-    arrays = convert.to_jax(tensors, gpt.TORCH_RULES, pytree.shapes(empty), gpt.TORCH_UNUSED)
+    arrays = convert.to_jax(tensors, gpt.TORCH_RULES, pytree.shapes(empty), gpt.torch_unused(cfg))
     with np.load(folder / "t2s_small_io.npz") as io:
         return pytree.fill(empty, arrays), dict(io)
 
@@ -39,7 +39,7 @@ def test_released_shapes_match_the_manifest():
     assert cfg == gpt.T2SConfig.indextts2()
     empty = pytree.abstract(lambda rngs: gpt.T2S(cfg, rngs=rngs))
     tensors = {k: np.broadcast_to(np.float32(0), shape) for k, shape in manifest("gpt").items()}
-    convert.to_jax(tensors, gpt.TORCH_RULES, pytree.shapes(empty), gpt.TORCH_UNUSED)
+    convert.to_jax(tensors, gpt.TORCH_RULES, pytree.shapes(empty), gpt.torch_unused(cfg))
     assert sum(np.prod(s) for s in pytree.shapes(empty).values()) == 865_980_639
 
 

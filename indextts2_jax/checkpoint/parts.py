@@ -56,7 +56,7 @@ PARTS = {
         campplus.TORCH_RULES,
         lambda _: campplus.TORCH_UNUSED,
     ),
-    "t2s": Part(gpt.T2SConfig, gpt.T2S, gpt.TORCH_RULES, lambda _: gpt.TORCH_UNUSED),
+    "t2s": Part(gpt.T2SConfig, gpt.T2S, gpt.TORCH_RULES, gpt.torch_unused),
     "s2m": Part(s2m.S2MConfig, s2m.S2M, s2m.TORCH_RULES, s2m.torch_unused),
     "vocoder": Part(
         bigvgan.BigVGANConfig,
@@ -208,8 +208,10 @@ def load_tables(path: pathlib.Path) -> dict[str, np.ndarray]:
     out: dict[str, np.ndarray] = {}
     prototypes = path / "weights" / "prototypes"
     for folder in (path / "weights" / "tables", *([prototypes] if prototypes.is_dir() else [])):
-        shapes = store.array_shapes(folder)
-        wanted = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
-        arrays = store.load_arrays(folder, wanted)
+        arrays = store.load_arrays(folder, store.array_types(folder))
         out |= {name: np.asarray(x) for name, x in arrays.items()}
+    variance = out["feature_variance"]
+    if variance.dtype != np.float32:
+        # The root in the file's own dtype, as the original takes it; its square is exact.
+        out["feature_variance"] = np.sqrt(variance).astype(np.float32) ** 2
     return out

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import types
 import typing
@@ -30,7 +31,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from indextts2_jax import outputs
-from indextts2_jax.errors import InputError
+from indextts2_jax.errors import InputError, os_error
 
 FORMAT_VERSION = 1
 SETTINGS_FILE = "checkpoint.json"
@@ -48,33 +49,40 @@ def writing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary directory that becomes `path` when the block ends without an error.
 
     Raises:
-      CheckpointError: if `path` exists already, or the system cannot write it.
+      CheckpointError: if `path` exists already, or for what the operating system refuses inside
+        the block (a full disk, no permission); nothing stays then.
     """
     path = pathlib.Path(path).absolute()
-    if os.path.lexists(path):
-        raise CheckpointError(f"{path} exists already; remove it or choose another directory")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    new_parents: list[pathlib.Path] = []
     try:
+        if os.path.lexists(path):
+            raise CheckpointError(f"{path} exists already; remove it or choose another directory")
         outputs.check_writable(path)
+        new_parents += [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         yield temporary
         temporary.rename(path)
-    except Exception as error:
-        if reason := _of_the_system(error, temporary):
-            raise CheckpointError(f"cannot write {path}: {reason}") from error
-        raise
+        new_parents.clear()
+    except OSError as error:
+        raise CheckpointError(_refusal(error, path, temporary)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for folder in new_parents:
+            with contextlib.suppress(OSError):  # others use it by now
+                folder.rmdir()
 
 
-def _of_the_system(error: Exception, temporary: pathlib.Path) -> str | None:
-    """Why the system could not write below a directory; None if it is another error."""
-    if isinstance(error, OSError) and str(error.filename or temporary).startswith(str(temporary)):
-        return error.strerror or str(error)
-    full = os.strerror(errno.ENOSPC)  # TensorStore has its own errors, pages long
-    return full if full in str(error) else None
+def _refusal(error: OSError, path: pathlib.Path, temporary: pathlib.Path) -> str:
+    """Says in one line what the operating system refused while `path` was being written."""
+    reason = error.strerror or str(error)
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    ours = not name or name.startswith(str(temporary)) or pathlib.Path(name) in path.parents
+    if ours or error.errno in (errno.ENOSPC, errno.EDQUOT):  # a copy's error names the source
+        return f"cannot write {path}: {reason}"
+    return os_error(error)
 
 
 def save_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> str:
@@ -89,6 +97,7 @@ def save_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> str:
 
     Raises:
       CheckpointError: if the disk has no room for them.
+      OSError: for what else the system refuses.
     """
     path.mkdir(parents=True)
     _check_room(path, sum(array.nbytes for array in arrays.values()))
@@ -102,9 +111,23 @@ def save_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> str:
             use_ocdbt=True,
             use_zarr3=False,
         )
-        with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
+        with (
+            _refusals(path),
+            ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer,
+        ):
             checkpointer.save((path / f"{number:03d}").absolute(), piece)
     return digest.hexdigest()[:_FINGERPRINT_DIGITS]
+
+
+@contextlib.contextmanager
+def _refusals(path: pathlib.Path) -> Iterator[None]:
+    """Turns what TensorStore makes of the operating system's refusals back into OSError."""
+    try:
+        yield
+    except ValueError as error:
+        if code := re.search(r"os_error_code='(\d+)'", str(error)):
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+        raise
 
 
 def _check_room(path: pathlib.Path, size: int) -> None:
@@ -149,7 +172,7 @@ def read_arrays(path: pathlib.Path, fingerprint: str) -> Iterator[tuple[str, np.
       CheckpointError: if arrays are missing or damaged, which may show only after the last one.
     """
     digest = hashlib.sha256()
-    for piece, shapes in _piece_shapes(path).items():
+    for piece, shapes in _piece_types(path).items():
         # TensorStore itself: Orbax would read the whole piece at once, and on a damaged file it
         # leaves running reads behind, which print a trace each.
         store = {"driver": "ocdbt", "base": piece.absolute().as_uri()}
@@ -187,15 +210,13 @@ def _pieces(arrays: Mapping[str, Any]) -> Iterator[list[str]]:
     yield names
 
 
-def array_shapes(path: pathlib.Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of what `save_arrays` wrote, without reading it.
+def array_types(path: pathlib.Path) -> dict[str, jax.ShapeDtypeStruct]:
+    """Names, shapes and stored dtypes of what `save_arrays` wrote, without reading it.
 
     Raises:
       CheckpointError: if it is missing.
     """
-    return {
-        name: shape for shapes in _piece_shapes(path).values() for name, shape in shapes.items()
-    }
+    return {name: x for types in _piece_types(path).values() for name, x in types.items()}
 
 
 def _piece_directories(path: pathlib.Path) -> list[pathlib.Path]:
@@ -204,13 +225,15 @@ def _piece_directories(path: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path.iterdir())
 
 
-def _piece_shapes(path: pathlib.Path) -> dict[pathlib.Path, dict[str, tuple[int, ...]]]:
+def _piece_types(path: pathlib.Path) -> dict[pathlib.Path, dict[str, jax.ShapeDtypeStruct]]:
     with ocp.PyTreeCheckpointer() as checkpointer:
         out = {}
         for piece in _piece_directories(path):
             try:
                 items = checkpointer.metadata(piece.absolute()).item_metadata
-                out[piece] = {name: tuple(items[name].shape) for name in items}
+                out[piece] = {
+                    name: jax.ShapeDtypeStruct(tuple(x.shape), x.dtype) for name, x in items.items()
+                }
             except Exception as error:  # Orbax documents none
                 raise CheckpointError(f"{piece} is damaged: its metadata cannot be read") from error
         return out
@@ -235,8 +258,8 @@ def load_arrays(
     Raises:
       CheckpointError: if arrays are missing or have another shape.
     """
-    pieces = _piece_shapes(path)
-    found = {name: shape for shapes in pieces.values() for name, shape in shapes.items()}
+    pieces = _piece_types(path)
+    found = {name: x.shape for types in pieces.values() for name, x in types.items()}
     wrong = [
         f"{name} is {found.get(name, 'missing')}, want {x.shape}"
         for name, x in wanted.items()
@@ -247,8 +270,8 @@ def load_arrays(
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     out: dict[str, jax.Array] = {}
     with ocp.PyTreeCheckpointer() as checkpointer:
-        for piece, shapes in pieces.items():
-            target = {name: wanted[name] for name in shapes if name in wanted}
+        for piece, types in pieces.items():
+            target = {name: wanted[name] for name in types if name in wanted}
             how = {
                 name: ocp.ArrayRestoreArgs(
                     sharding=sharding[name] if isinstance(sharding, Mapping) else sharding,

@@ -25,6 +25,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from flax import nnx
+from sentencepiece import SentencePieceProcessor
 from tqdm import tqdm
 
 from indextts2_jax import convert
@@ -34,6 +35,7 @@ from indextts2_jax.convert import ConversionError
 from indextts2_jax.nn import pytree
 from indextts2_jax.release.files import WeightFile, read_weights, require_torch, to_numpy, unwrap
 from indextts2_jax.release.find import Release
+from indextts2_jax.t2s.gpt import keep_positions
 
 LICENCE_NOTICE = (
     "The converted weights stay under the licence of the weights they were made from "
@@ -78,6 +80,8 @@ class Writer:
             origin = self._origin(name, file, wrapper, keys)
             del file
             config = self.release.part_config(name, {k: v.shape for k, v in tensors.items()})
+            if name == "t2s" and self.release.own is None:
+                config = keep_positions(config, tensors)
             model = part.abstract(config)
             unused = part.unused(config)
             arrays = convert.to_jax(tensors, part.rules, pytree.shapes(model), unused)
@@ -113,7 +117,7 @@ class Writer:
                 self.errors.append(f"{path}: holds {sorted(file.tensors)}, want {sorted(names)}")
                 continue
             self.provenance[source] = self._origin(source, file, "", {k: k for k in file.tensors})
-            arrays |= {names[k]: to_numpy(v).astype(np.float32) for k, v in file.tensors.items()}
+            arrays |= {names[k]: _table(names[k], to_numpy(v)) for k, v in file.tensors.items()}
         if not self.errors:
             self.errors += self._table_errors(arrays)
         if not self.errors:
@@ -122,6 +126,23 @@ class Writer:
                 own = {k: v for k, v in arrays.items() if (k in statistics) == (part == "tables")}
                 if own:
                     self.fingerprints[part] = save_part(self.out, part, own)
+
+    def tokenizer(self) -> None:
+        """Checks that the tokenizer is one, and that of the T2S."""
+        path = self.release.files["tokenizer"]
+        try:
+            pieces = SentencePieceProcessor(model_file=str(path)).vocab_size()
+        except (RuntimeError, OSError):
+            self.errors.append(f"{path}: is no SentencePiece model, or damaged")
+            return
+        if "t2s" in self.configs:
+            rows = self.configs["t2s"].num_text_tokens
+            # A release has one row more than pieces, a T2S that was trained here has not.
+            if pieces not in (rows - 1, rows):
+                self.errors.append(
+                    f"{path}: has {pieces} pieces, but {self.release.files['t2s']} is made for "
+                    f"{rows - 1} (number_text_tokens): is it of another model?"
+                )
 
     def _table_errors(self, arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
         width = self.configs["w2v_bert"].width
@@ -155,6 +176,13 @@ class Writer:
                 for key in keys.values()
             ],
         }
+
+
+def _table(name: str, values: np.ndarray) -> np.ndarray:
+    """A small table in the dtype to store it in."""
+    # The root of the variance is taken in the dtype of the file.
+    keep = name == "feature_variance" and values.itemsize < 4
+    return values if keep else values.astype(np.float32)
 
 
 def convert_release(
@@ -212,6 +240,7 @@ def _convert(
             for name in bar:
                 bar.set_postfix_str(release.files[name].name)
                 writer.part(name)
+        writer.tokenizer()
         if not writer.errors:
             writer.tables()
         if writer.errors:

@@ -29,6 +29,7 @@ from indextts2_jax.release.files import require_torch, unwrap, write_weights
 from indextts2_jax.release.find import OWN_SETTINGS, Release
 from indextts2_jax.release.texts import FILES, release_texts
 from indextts2_jax.t2s.conditioner import sinusoid
+from indextts2_jax.t2s.gpt import POSITIONS
 
 # Positions of two tables that PyTorch models keep as buffers.
 CONDITIONER_POSITIONS = 5000
@@ -313,6 +314,8 @@ def _facts(settings: Settings) -> dict[str, Any]:
 
     walk("", store.to_dict(dataclasses.replace(settings, fingerprints={})))
     del out["source"]
+    for part in POSITIONS:  # the weights tell
+        out.pop(f"configs.t2s.{part}.num_positions", None)
     return out
 
 
@@ -320,10 +323,9 @@ def _buffers(name: str, cfg: Any, tensors: Mapping[str, np.ndarray]) -> dict[str
     """What PyTorch models keep beside weights, for the part `name` with those `tensors`."""
     if name == "t2s":
         return {
-            f"{prefix}conditioning_encoder.embed.pos_enc.pe": sinusoid(
-                CONDITIONER_POSITIONS, conditioner.width
-            )[None]
-            for prefix, conditioner in (("", cfg.speaker), ("emo_", cfg.emotion))
+            torch_name: sinusoid(CONDITIONER_POSITIONS, getattr(cfg, part).width)[None]
+            for part, torch_name in POSITIONS.items()
+            if not getattr(cfg, part).num_positions
         }
     if name == "s2m":
         return {"net/cfm/estimator.input_pos": np.arange(VELOCITY_POSITIONS, dtype=np.int64)}

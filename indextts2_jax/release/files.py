@@ -4,6 +4,7 @@ PyTorch is imported here alone, and only when a function needs it.
 """
 
 import dataclasses
+import errno
 import json
 import pathlib
 import pickle
@@ -15,9 +16,11 @@ import ml_dtypes
 import numpy as np
 
 from indextts2_jax.convert import ConversionError
+from indextts2_jax.release.foreign import foreign_pickle, foreign_safetensors
 
 # The level of a file that holds the weights, per part; other entries are optimizers, epochs.
 WRAPPERS = {"t2s": "model", "s2m": "net", "vocoder": "generator"}
+SHARDS = ".safetensors.index.json"  # ends the name of the index of weights in several files
 SAFETENSORS_DTYPES = {
     "bool": "BOOL",
     "uint8": "U8",
@@ -56,24 +59,27 @@ def read_weights(path: pathlib.Path) -> WeightFile:
 
     A pickle never runs code (`weights_only`).
 
+    Args:
+      path: of a pickle of PyTorch, a safetensors file, or the index of one in several files.
+
     Raises:
       ConversionError: if the file is no plain weight file.
     """
     import torch
 
     try:
+        if path.name.endswith(SHARDS):
+            return _read_shards(path)
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # files of the old, unmappable format
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ConversionError(
-            f"{path}: not a plain weight file (it holds objects that loading would have to run)"
-        ) from error
-    except Exception as error:
-        raise ConversionError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
+        content = _read_pickle(path)
+    except ConversionError:
+        raise
+    except OSError as error:
+        raise ConversionError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # PyTorch and safetensors document none
+        first = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ConversionError(f"{path}: cannot be read: {first}") from error
     tensors: dict[str, Any] = {}
     others: list[str] = []
 
@@ -90,9 +96,70 @@ def read_weights(path: pathlib.Path) -> WeightFile:
     return WeightFile(tensors, tuple(others))
 
 
+def _read_pickle(path: pathlib.Path) -> Any:
+    """Reads what `torch.save` wrote, and NumPy's scalars and arrays in it."""
+    import torch
+
+    if what := foreign_pickle(path):
+        raise ConversionError(f"{path}: {what}")
+    with torch.serialization.safe_globals(_numpy_globals()):
+        try:
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:  # files of the old, unmappable format
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if unsafe := re.search(r"GLOBAL (\S+) was not|but got <class '(\S+)'>", str(error)):
+                raise ConversionError(
+                    f"{path}: not a plain weight file (it holds objects that loading would have to "
+                    f"run: {unsafe[1] or unsafe[2]})"
+                ) from error
+            raise ConversionError(f"{path}: is damaged, or no file of PyTorch") from error
+
+
+def _numpy_globals() -> list[Any]:
+    """The functions and classes that pickles of NumPy's numbers name; none of them runs code."""
+    functions = {
+        "scalar": np.float32(0).__reduce__()[0],
+        "_reconstruct": np.array(0).__reduce__()[0],
+    }
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # of NumPy 1 and 2
+    dtypes = {type(np.dtype(code)) for code in np.typecodes["All"].replace("O", "")}
+    return [
+        *((f, f"{module}.{name}") for module in modules for name, f in functions.items()),
+        (np.ndarray, "numpy.ndarray"),
+        (np.dtype, "numpy.dtype"),
+        *dtypes,
+    ]
+
+
+def _read_shards(path: pathlib.Path) -> WeightFile:
+    """Reads safetensors files by their index, as if they were one file."""
+    index = json.loads(path.read_text(encoding="utf-8"))
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise ConversionError(f"{path}: holds no weight_map")
+    tensors: dict[str, Any] = {}
+    metadata = None
+    for name in sorted(set(map(str, places.values()))):
+        shard = path.parent / name
+        if pathlib.PurePath(name).name != name:
+            raise ConversionError(f"{path}: leads out of its directory: {name}")
+        if not shard.is_file():
+            raise ConversionError(f"{path}: {name} is missing")
+        file = _read_safetensors(shard)
+        metadata = metadata or file.metadata
+        tensors |= file.tensors
+    if odd := sorted(tensors.keys() ^ places.keys()):
+        raise ConversionError(f"{path}: does not fit its files, e.g. in {odd[0]}")
+    return WeightFile(tensors, metadata=metadata)
+
+
 def _read_safetensors(path: pathlib.Path) -> WeightFile:
     from safetensors.torch import load_file
 
+    if what := foreign_safetensors(path):
+        raise ConversionError(f"{path}: {what}")
     tensors = load_file(path)  # in an order of its own
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
@@ -145,6 +212,9 @@ def write_weights(
       path: of the file.
       tensors: key -> contiguous array, in the order of the file; "/" in a key nests dictionaries.
       metadata: of a safetensors file.
+
+    Raises:
+      OSError: for a full disk and the like.
     """
     if path.suffix == ".safetensors":
         _write_safetensors(path, tensors, metadata)
@@ -163,7 +233,10 @@ def write_weights(
         else:
             tensor = torch.from_numpy(flat)
         level[leaf] = tensor.reshape(x.shape)
-    torch.save(root[""] if root.keys() == {""} else root, path)
+    try:
+        torch.save(root[""] if root.keys() == {""} else root, path)
+    except RuntimeError as error:  # what PyTorch makes of a full disk
+        raise OSError(errno.ENOSPC, f"is the disk full? {str(error).splitlines()[0]}") from error
 
 
 def _write_safetensors(

@@ -17,6 +17,8 @@ from indextts2_jax.emotion.text_to_emotion import EmotionSet
 from indextts2_jax.prompt.campplus import CAMPPlusConfig
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
 from indextts2_jax.prompt.w2v_bert import W2VBertConfig
+from indextts2_jax.release.files import SHARDS
+from indextts2_jax.release.foreign import foreign, foreign_tokenizer
 from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.t2s.gpt import T2SConfig
@@ -48,12 +50,15 @@ _BIGVGAN = (
 )
 
 
+_MODEL = ("model.safetensors", "model.safetensors.index.json")  # whole, or in several files
+
+
 AUXILIARY = {
-    "w2v_bert": [f"{folder}/model.safetensors" for folder in _W2V_BERT],
+    "w2v_bert": [f"{folder}/{file}" for folder in _W2V_BERT for file in _MODEL],
     "w2v_bert_config": [f"{folder}/config.json" for folder in _W2V_BERT],
     "semantic_codec": [
         "semantic_codec_model.safetensors",
-        *(f"{folder}/model.safetensors" for folder in _CODEC),
+        *(f"{folder}/{file}" for folder in _CODEC for file in _MODEL),
     ],
     "campplus": [f"{folder}/campplus_cn_common.bin" for folder in _CAMPPLUS],
     "vocoder": [f"{folder}/bigvgan_generator.pt" for folder in _BIGVGAN],
@@ -113,6 +118,7 @@ class Release:
         config_file = src / "config.yaml"
         if not config_file.is_file():
             raise ConversionError(f"{config_file} is missing: is this a release of IndexTTS-2?")
+        _require_no_foreign({"config": config_file})
         with _reading(config_file):
             config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
             if not isinstance(config, dict):
@@ -134,17 +140,21 @@ class Release:
                 places["qwen3"] = str(folder / "model.safetensors")
                 places["qwen3_config"] = str(folder / "config.json")
         files = {name: src / place for name, place in places.items()}
+        if "qwen3" in files and not files["qwen3"].is_file():
+            index = files["qwen3"].with_name(_MODEL[1])
+            files["qwen3"] = index if index.is_file() else files["qwen3"]
         missing = [f"{path} ({name})" for name, path in files.items() if not path.is_file()]
         roots = [aux, src / "hf_cache", src] if aux is not None else [src / "hf_cache", src]
         for name, patterns in AUXILIARY.items():
             if found := _first(roots, patterns):
                 root, files[name] = found
-                place = files[name].relative_to(root)
+                place = _whole(files[name].relative_to(root))
                 places[name] = (place if root == src else "hf_cache" / place).as_posix()
             else:
                 missing.append(f"{patterns[0]} ({name}), below {' or '.join(map(str, roots))}")
         if missing:
             raise ConversionError("missing files:\n  " + "\n  ".join(missing))
+        _require_no_foreign(files)
         return cls(files, places, config, own)
 
     @classmethod
@@ -165,11 +175,12 @@ class Release:
         for name, patterns in {**AUXILIARY, "feature_statistics": STATISTICS}.items():
             if found := _first([src, src / "hf_cache"], patterns):
                 root, files[name] = found
-                places[name] = files[name].relative_to(root).as_posix()
+                places[name] = _whole(files[name].relative_to(root)).as_posix()
             else:
                 missing.append(f"{patterns[0]} ({name}), below {src}")
         if missing:
             raise ConversionError("missing files:\n  " + "\n  ".join(missing))
+        _require_no_foreign(files)
         return cls(files, places, {})
 
     def part_config(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Any:
@@ -275,6 +286,8 @@ class Release:
         def beside(name: str, *patterns: str) -> Iterator[tuple[pathlib.Path, str]]:
             folder = pathlib.PurePosixPath(self.places[name]).parent
             for path in sorted(self.files[name].parent.iterdir()):
+                if path.name.endswith(SHARDS):  # its weights go into one file
+                    continue
                 if path.is_file() and any(path.match(pattern) for pattern in patterns):
                     yield path, str(folder / path.name)
 
@@ -305,6 +318,29 @@ def _first(
     return None
 
 
+def _whole(path: pathlib.Path) -> pathlib.Path:
+    """The file that holds all weights, of the index of several."""
+    return path.with_name(path.name.removesuffix(".index.json"))
+
+
+def _require_no_foreign(files: Mapping[str, pathlib.Path]) -> None:
+    """Checks what each file is, as far as its first bytes tell.
+
+    Raises:
+      ConversionError: lists those that can be no files of a release.
+    """
+    wrong = []
+    for name, path in files.items():
+        try:
+            what = (foreign_tokenizer if name == "tokenizer" else foreign)(path)
+        except OSError as error:
+            what = f"cannot be read: {error.strerror}"
+        if what:
+            wrong.append(f"{path} {what}")
+    if wrong:
+        raise ConversionError("\n".join(wrong))
+
+
 @contextlib.contextmanager
 def _reading(path: pathlib.Path) -> Iterator[None]:
     """Turns what a broken file of settings or shapes raises into one line."""
@@ -312,6 +348,8 @@ def _reading(path: pathlib.Path) -> Iterator[None]:
         yield
     except ConversionError:
         raise
+    except OSError as error:
+        raise ConversionError(f"{path}: cannot be read: {error.strerror}") from error
     except KeyError as error:
         raise ConversionError(f"{path}: {error} is missing") from error
     except (ValueError, TypeError, IndexError, yaml.YAMLError) as error:

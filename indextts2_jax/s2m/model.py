@@ -25,7 +25,7 @@ from jax.sharding import PartitionSpec as P
 from indextts2_jax.convert import linear, prefixed
 from indextts2_jax.s2m import dit, length_regulator
 from indextts2_jax.s2m.dit import Velocity, VelocityConfig
-from indextts2_jax.s2m.length_regulator import LengthRegulator, LengthRegulatorConfig
+from indextts2_jax.s2m.length_regulator import NUM_BLOCKS, LengthRegulator, LengthRegulatorConfig
 from indextts2_jax.s2m.text_features import TextFeatures
 from indextts2_jax.s2m.wavenet import WaveNetConfig
 
@@ -103,6 +103,12 @@ class S2MConfig:
         ):
             if (got := block[section][option]) != wanted:
                 raise ValueError(f"s2mel.{section}.{option} is {got!r}, only {wanted!r} works")
+        ratios = block["length_regulator"].get("sampling_ratios", [1] * NUM_BLOCKS)
+        if len(ratios) != NUM_BLOCKS:
+            raise ValueError(
+                f"s2mel.length_regulator.sampling_ratios has {len(ratios)} values, only "
+                f"{NUM_BLOCKS} work"
+            )
 
         first = "net/cfm/estimator.transformer.layers.0.feed_forward.w1.weight"
         weights = [shapes[f"net/gpt_layer/{i}.weight"] for i in range(3)]

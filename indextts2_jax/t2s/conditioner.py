@@ -43,6 +43,7 @@ class ConditionerConfig:
     perceiver_depth: int = 2
     perceiver_head_dim: int = 64
     conv_kernel: int = 15
+    num_positions: int = 0  # rows of a table of positions from a release; 0 = `sinusoid`
 
     @property
     def subsampled_features(self) -> int:
@@ -52,9 +53,8 @@ class ConditionerConfig:
 
 def sinusoid(length: int, width: int) -> np.ndarray:
     """Sine and cosine of position j at even and odd columns, [length, width] float32."""
-    angle = np.arange(length)[:, None] * np.exp(
-        -math.log(10000.0) * np.arange(0, width, 2, dtype=np.float32) / width
-    )
+    # In float64, so that every machine rounds to the same table.
+    angle = np.arange(length)[:, None] * np.exp(-math.log(1e4) * np.arange(0, width, 2) / width)
     table = np.zeros((length, width), np.float32)
     table[:, 0::2], table[:, 1::2] = np.sin(angle), np.cos(angle)
     return table
@@ -85,15 +85,15 @@ class ConformerBlock(nnx.Module):
         self.norm_final = layer_norm(D, rngs=rngs)
         self.num_heads = heads
 
-    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """Maps x [B, S, D] to [B, S, D]; `mask` [B, S]."""
-        x = x + self._attention(self.norm_attention(x), mask)
+    def __call__(self, x: jax.Array, mask: jax.Array | None, table: jax.Array) -> jax.Array:
+        """Maps x [B, S, D] to [B, S, D]; `mask` [B, S], `table` of positions [S, D]."""
+        x = x + self._attention(self.norm_attention(x), mask, table)
         x = x + self._convolution(self.norm_conv(x), mask)
         x = x + self.ffn_down(jax.nn.silu(self.ffn_up(self.norm_ffn(x))))
         return self.norm_final(x)
 
-    def _attention(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """Attention with absolute sinusoidal key positions.
+    def _attention(self, x: jax.Array, mask: jax.Array | None, table: jax.Array) -> jax.Array:
+        """Attention with absolute key positions.
 
         score[i, j] = (q_i + u) k_j + (q_i + v) p_j = q_i (k_j + p_j) + (u k_j + v p_j): p_j belongs
         to key j alone, upstream does no relative shift.
@@ -101,7 +101,6 @@ class ConformerBlock(nnx.Module):
         B, S, D = x.shape
         split = (B, S, self.num_heads, D // self.num_heads)
         query, key, value = (f(x).reshape(split) for f in (self.query, self.key, self.value))
-        table = jnp.asarray(sinusoid(S, D), x.dtype)
         position = self.position(table).reshape(split[1:])  # [S, H, K]
         bias = jnp.einsum("hk,bshk->bhs", self.content_bias[...], key)
         bias += jnp.einsum("hk,shk->hs", self.position_bias[...], position)
@@ -174,6 +173,11 @@ class Conditioner(nnx.Module):
         D, W = cfg.width, cfg.latent_width
         self.subsample = nnx.Conv(1, D, (3, 3), strides=2, padding="VALID", rngs=rngs)
         self.subsample_out = nnx.Linear(D * cfg.subsampled_features, D, rngs=rngs)
+        self.positions = (
+            nnx.BatchStat(jnp.asarray(sinusoid(cfg.num_positions, D)))
+            if cfg.num_positions
+            else None
+        )
         self.blocks = nnx.List([ConformerBlock(cfg, rngs=rngs) for _ in range(cfg.num_blocks)])
         self.norm_blocks = layer_norm(D, rngs=rngs)
         self.project_context = nnx.Linear(D, W, rngs=rngs) if D != W else None
@@ -194,14 +198,26 @@ class Conditioner(nnx.Module):
 
         Returns:
           Encoded frames [B, S, D] and their mask [B, S] (None if `mask` is).
+
+        Raises:
+          ValueError: for more frames than the release has positions.
         """
         maybe_checkpoint = jax.checkpoint if remat else lambda f: f
         x = maybe_checkpoint(_subsample)(self.subsample, self.subsample_out, features)
         mask = None if mask is None else mask[:, 2::2][:, : x.shape[1]]
+        table = self._positions(*x.shape[1:]).astype(x.dtype)
         for block in self.blocks:
             x = gradient_barrier(x)
-            x = maybe_checkpoint(ConformerBlock.__call__)(block, x, mask)
+            x = maybe_checkpoint(ConformerBlock.__call__)(block, x, mask, table)
         return self.norm_blocks(x), mask
+
+    def _positions(self, length: int, width: int) -> jax.Array:
+        """The rows of the table of positions, [length, width] float32."""
+        if self.positions is None:
+            return jnp.asarray(sinusoid(length, width))
+        if length > self.positions.shape[0]:
+            raise ValueError(f"{length} frames, but {self.positions.shape[0]} positions")
+        return self.positions[:length]
 
     def __call__(
         self, features: jax.Array, mask: jax.Array | None = None, *, remat: bool = False
@@ -244,7 +260,9 @@ _BLOCK_RULES = convert.prefixed(
     "encoders.{i}.",
     "blocks.{i}.",
 )
+TABLE = convert.Layout("table", lambda w: w[0], lambda w: w[None])  # [1, P, D] <-> [P, D]
 ENCODER_RULES = (
+    convert.Rule("embed.pos_enc.pe", "positions", TABLE),
     *convert.linear("embed.conv.0", "subsample", convert.CONV_2D),
     *convert.linear("embed.out.0", "subsample_out"),
     *_BLOCK_RULES,

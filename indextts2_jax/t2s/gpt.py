@@ -12,11 +12,13 @@ paper has one duration vector (`duration_slots=("pos(T)",)`), the release two sl
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
@@ -26,7 +28,13 @@ from indextts2_jax.nn.linear import OutInLinear
 from indextts2_jax.nn.masking import length_mask
 from indextts2_jax.nn.norm import layer_norm
 from indextts2_jax.t2s import conditioner
-from indextts2_jax.t2s.conditioner import Conditioner, ConditionerConfig
+from indextts2_jax.t2s.conditioner import Conditioner, ConditionerConfig, sinusoid
+
+# The conditioners' tables of positions in a release.
+POSITIONS = {
+    "speaker": "conditioning_encoder.embed.pos_enc.pe",
+    "emotion": "emo_conditioning_encoder.embed.pos_enc.pe",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -561,12 +569,35 @@ TORCH_RULES = (
     *convert.linear("text_head", "text_head"),
     *convert.linear("mel_head", "code_head"),
 )
-# Sinusoid tables, and aliases that a live upstream module lists beside the real names.
-TORCH_UNUSED = (
-    r"(emo_)?conditioning_encoder\.embed\.pos_enc\.pe",
-    r"gpt\.wte\.weight",
-    r"inference_model\..*",
-)
+# Aliases that a live upstream module lists beside the real names.
+TORCH_UNUSED = (r"gpt\.wte\.weight", r"inference_model\..*")
+
+
+def torch_unused(cfg: T2SConfig) -> tuple[str, ...]:
+    """Regexes of the names in `gpt.pth` that are not read: aliases, and tables that we compute."""
+    computed = [name for part, name in POSITIONS.items() if not getattr(cfg, part).num_positions]
+    return (*map(re.escape, computed), *TORCH_UNUSED)
+
+
+def keep_positions(cfg: T2SConfig, tensors: Mapping[str, np.ndarray]) -> T2SConfig:
+    """Lets a T2S read its release's tables of positions where they are not those that we compute.
+
+    Tables in half precision are not, for one, and PyTorch rounds those in float32 otherwise.
+
+    Args:
+      cfg: architecture of the release's T2S.
+      tensors: torch name -> tensor of `gpt.pth`.
+    """
+    changes = {}
+    for part, name in POSITIONS.items():
+        conditioner_cfg, table = getattr(cfg, part), tensors.get(name)
+        if table is None or table.ndim != 3:
+            continue
+        rows = table.shape[1]
+        if not np.array_equal(table[0], sinusoid(rows, conditioner_cfg.width)):
+            changes[part] = dataclasses.replace(conditioner_cfg, num_positions=rows)
+    return dataclasses.replace(cfg, **changes)
+
 
 # 8194 codes and 12001 text tokens do not divide by 4 or 8: the width is sharded instead.
 SHARDING_RULES = (

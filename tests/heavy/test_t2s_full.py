@@ -33,7 +33,7 @@ def golden():
         name: np.zeros(shape, np.float32) if name.endswith(".pe") else draw.draw(name, shape, 0)
         for name, shape in shapes.items()
     }
-    arrays = convert.to_jax(tensors, gpt.TORCH_RULES, pytree.shapes(empty), gpt.TORCH_UNUSED)
+    arrays = convert.to_jax(tensors, gpt.TORCH_RULES, pytree.shapes(empty), gpt.torch_unused(cfg))
     model = pytree.fill(empty, {k: jnp.asarray(v) for k, v in arrays.items()})
     with np.load(SHARED / "golden/t2s_full/t2s_full_io.npz") as io:
         return model, dict(io)
