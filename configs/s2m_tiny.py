@@ -5,7 +5,10 @@
 
 So nothing is held out, and `RUN/samples` speaks what was learnt. For GPT latents set
 `stages.0.latent_probability=0.5`, with the result of `train.t2s` as CKPT; for guidance
-`stages.0.condition_dropout=0.1`; both take more steps. Hardware: two CPU cores, 3 GB.
+`stages.0.condition_dropout=0.1`; both take more steps.
+
+Hardware: two CPU cores, 3 GB. Expected, of 3 utterances of one voice with the encoders of
+`indextts2 demo`: 67 s of steps, and `sample_correlation` 0.96 in `metrics.csv`.
 """
 
 from indextts2_jax.s2m.model import S2MConfig

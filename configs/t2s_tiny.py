@@ -3,7 +3,8 @@
     python -m train.prepare --src recordings --checkpoint CKPT --out DATA
     python -m train.t2s --config configs/t2s_tiny.py checkpoint=CKPT data.paths=DATA out=RUN
 
-Hardware: two CPU cores, 2 GB. Expected: the loss falls from about 6.5 to below 1 in 200 steps.
+Hardware: two CPU cores, 2 GB. Expected, of 48 utterances of 6 voices with the encoders of
+`indextts2 demo`: the loss falls from 5.5 to 0.04 in 200 steps, which take 66 s.
 """
 
 from indextts2_jax.t2s.gpt import T2SConfig
