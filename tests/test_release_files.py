@@ -278,7 +278,7 @@ def test_a_full_disk_is_one_line_and_nothing_stays(
     out = tmp_path / "new" / "checkpoint"
     assert main(["convert", "--src", str(release), "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"{out} cannot be written: No space left on device" in line
+    assert f"cannot write {out}: No space left on device" in line
     assert list(tmp_path.iterdir()) == []
 
 
