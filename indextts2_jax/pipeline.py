@@ -181,7 +181,9 @@ class IndexTTS2(Networks):
             own = self.path / "tokenizer" / "glossary.yaml"
             if glossary is None and own.is_file():
                 glossary = load_glossary(own)
-            text = Normalizer(glossary=glossary, compat=options.compat)(text)
+            language = "zh" if options.language == "zh" else "en"
+            normalizer = Normalizer(glossary=glossary, compat=options.compat, language=language)
+            text = normalizer(text)
         tokenizer = self.tokenizer(options.compat)
         pieces = tokenizer.encode(text)
         if unknown := tokenizer.unknown(pieces):

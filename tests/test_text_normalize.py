@@ -94,6 +94,38 @@ def test_contracted_is_is_written_out_but_possessives_stay(compat):
     assert read("the exhibit's end", compat=compat) == "the exhibit's end"
 
 
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("It's been a long day.", "It has been a long day."),
+        ("he's never seen it", "he has never seen it"),
+        ("What's happened? Who's been here?", "What has happened? Who has been here?"),
+        ("it's done, it's made of wood", "it is done, it is made of wood"),
+        ("she's a gone case", "she is a gone case"),
+    ],
+)
+def test_contracted_has_is_told_by_the_participle(text, want):
+    assert read(text) == want
+
+
+def test_what_is_not_seen_vanishes():
+    assert (
+        read("in\u00adter\u00adnational \u202bRTL\u202c te\u200bxt\ufeff")
+        == "international RTL text"
+    )
+
+
+def test_numbers_alone_are_read_in_the_language_asked_for():
+    def spans(text, **asked):
+        return Normalizer(lambda language, part: f"{language}({part})", **asked)(text)
+
+    assert spans("1984") == "en'1984'"
+    assert spans("24/7", language="zh") == "zh'24/7'"
+    assert spans("page 7", language="zh") == "en'page 7'"
+    assert spans("第7页", language="en") == "zh'第7页'"
+    assert spans("5。", language="en").startswith("zh")
+
+
 def test_curly_apostrophes_are_apostrophes():
     assert read("It’s John’s") == "It is John's"
 
@@ -178,7 +210,7 @@ def test_compat_leaves_the_spelling_of_other_syllables():
     [
         ("只有3个", "zh(只有3个)"),
         ("only 3 left", "en(only 3 left)"),
-        ("42", "zh(42)"),
+        ("42", "en(42)"),
         ("5kg, 10km", "en(5kg, 10km)"),
         ("我用Python3写了3行", "zh(我用Python3写了3行)"),
         ("他说 I have 3 apples，你呢3", "zh(他说) en(I have 3 apples)zh(,你呢3)"),
@@ -312,7 +344,7 @@ def test_english_is_read(text, want):
     ],
 )
 def test_chinese_is_read(text, want):
-    assert Normalizer()(text) == want
+    assert Normalizer(language="zh")(text) == want
 
 
 def test_mixed_text_is_read_in_both_languages():

@@ -91,6 +91,9 @@ class Options:
     """How to speak. The defaults are those of the released pipeline."""
 
     normalized: bool = _text(False, "take the text as it is")
+    language: str = _text(
+        "en", "of a text that does not tell its own: of numbers alone", choices=("en", "zh")
+    )
     max_text_tokens: int = _text(120, "longest segment", limits=(1, MANY))
     interval_silence_ms: float = _silence(200.0, "silence between segments", "--interval-silence")
     leading_silence_ms: float = _silence(0.0, "... added before the speech", "--leading-silence")

@@ -40,20 +40,26 @@ def whole_language(text: str) -> Language:
     return "zh" if pinyin.LOOSE_SYLLABLE.search(text) else "en"
 
 
-def language_spans(text: str) -> list[tuple[Language, str]]:
+def language_spans(text: str, default: Language = "en") -> list[tuple[Language, str]]:
     """Cuts a text where its language changes.
 
     Two or more English words in a row inside Chinese text are an English span; a single one stays
     Chinese. A number at the border belongs to the side that no mark parts it from, then to the one
     that no blank parts it from, then to the one that follows: what it counts. A text without
-    anything Chinese is English if it has a letter.
+    anything Chinese is English if it has a letter, Chinese if it has a Chinese mark.
+
+    Args:
+        text: any.
+        default: the language of a text of numbers alone.
 
     Returns:
         (language, part) pairs; the parts concatenate to `text`.
     """
     tokens = list(_TOKEN.finditer(text))
     if not any(_is_chinese(token) for token in tokens):
-        return [("en" if re.search("[A-Za-z]", text) else "zh", text)]
+        if re.search("[A-Za-z]", text):
+            return [("en", text)]
+        return [("zh" if re.search(f"[{_CJK_MARKS}]", text) else default, text)]
     spans: list[tuple[Language, str]] = []
     done = 0
     for first, last, before, after in _english_runs(text, tokens):

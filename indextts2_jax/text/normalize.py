@@ -32,6 +32,16 @@ _CONTRACTION = re.compile(
     r"(?<![A-Za-z])(what|where|who|which|how|there|here|it|she|he|that|this)'s(?![A-Za-z])",
     re.IGNORECASE,
 )
+# A participle behind 's makes it "has"; "it's done" and "it's made of wood" are left to "is".
+_CONTRACTED_HAS = re.compile(
+    r"(?<![A-Za-z])(what|where|who|which|how|there|here|it|she|he|that|this)'s"
+    r"(\s+(?:(?:never|always|already|just|ever|not|only)\s+)*"
+    r"(?:been|had|got|gotten|gone|become|begun|grown|happened|seen|heard|known|taken))"
+    r"(?![A-Za-z])",
+    re.IGNORECASE,
+)
+# Soft hyphens, joiners of no width and marks of direction.
+_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 _TECH_TERM = re.compile(r"(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)+")
 _NAME = re.compile(r"[\u4e00-\u9fff]+(?:[-·—][\u4e00-\u9fff]+){1,2}")
 
@@ -68,11 +78,14 @@ class Normalizer:
         glossary: term -> spoken form, or {"zh": form, "en": form}.
         compat: reproduce the original, which reads the whole text in one language and has the
             defects that the specification lists. Otherwise each span is read in its own language.
+        language: of a text that does not tell its own: of numbers alone. The original reads it in
+            Chinese.
     """
 
     engine: Engine | None = None
     glossary: Glossary | None = None
     compat: bool = False
+    language: Language = "en"
 
     def __call__(self, text: str) -> str:
         """Returns the normalized text; "" for a blank one."""
@@ -80,12 +93,13 @@ class Normalizer:
             return ""
         if self.compat:
             return self._original(text)
-        spans = language_spans(_tidy(text))
+        spans = language_spans(_tidy(text), self.language)
         return "".join(self._span(language, part) for language, part in spans).strip()
 
     def _span(self, language: Language, text: str) -> str:
         annotations, hidden = _Hidden(), _Hidden()
         text = annotations.hide(ANNOTATION, text, _ANNOTATION_FORM)
+        text = _CONTRACTED_HAS.sub(r"\1 has\2", text)
         text = _CONTRACTION.sub(r"\1 is", text)
         text = apply_glossary(text, self.glossary or {}, language)
         text = _hide_hyphens(text)
@@ -177,7 +191,11 @@ def _hide_hyphens(text: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    """Writes apostrophes one way, and blanks beside letters where full-width marks imply them."""
+    """Writes apostrophes one way, and blanks beside letters where full-width marks imply them.
+
+    What is not seen vanishes: soft hyphens, marks of direction.
+    """
+    text = _UNSEEN.sub("", text)
     text = re.sub(r"(?<=[A-Za-z])’(?=[A-Za-z])", "'", text)
     text = re.sub(r"(?<=[，。！？；：、…”」』》〉）】])(?=[A-Za-z])", " ", text)
     return re.sub(r"(?<=[A-Za-z,.!?])(?=[“「『《〈（【])", " ", text)
