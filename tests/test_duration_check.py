@@ -14,7 +14,7 @@ def test_slots_that_the_checkpoint_has_no_room_for_are_refused():
     assert Options(duration_slots="halves").slots(two) == ("pos(T//2)", "pos(T)")
     with pytest.raises(InputError, match="'paper' are 1, the checkpoint has 2"):
         Options(duration_slots="paper").slots(two)
-    with pytest.raises(InputError, match="want one of paper, first, halves"):
+    with pytest.raises(InputError, match="want paper or first or halves"):
         Options(duration_slots="second")
 
 

@@ -120,12 +120,12 @@ def test_s2m_is_planned_on_the_networks_of_its_checkpoint(matcher):
 
 
 def test_batches_of_s2m_are_those_of_the_data(checkpoint, matcher):
-    """160 codes (the most) are 276 frames; 20 codes of the prompt are 35; padded to eights."""
+    """161 codes (with the stop code) are 277 frames; 20 codes of the prompt are 35; padded to eights."""
     settings = s2m_settings(checkpoint)
     inputs = plan_inputs.s2m_inputs(settings, settings.stages[0], 2)
     shapes = {name: x.shape[1:] for name, x in inputs.largest.items()}
     assert shapes["mel"] == (280, 80) and shapes["prompt_mel"] == (40, 80)
-    assert shapes["codes"] == (160,) and shapes["features"] == (160, 24)
+    assert shapes["codes"] == (168,) and shapes["features"] == (168, 24)
     assert shapes["prompt_codes"] == (20,) and shapes["prompt_features"] == (20, 24)
     assert shapes["word_vectors"] == (16, 6) and shapes["word_frames"] == (16,)
     assert matcher.largest.rows == 2000 // (280 + 40)

@@ -200,7 +200,7 @@ def test_the_duration_vector_changes_what_is_said(tts, speaker):
 
 def test_impossible_durations_are_refused(tts, speaker):
     for wish, message in [
-        (Duration(tokens=5000), "would have 5000 codes; the model has 159 at most"),
+        (Duration(tokens=5000), "would have 5000 codes; the model has 160 at most"),
         (Duration(seconds=0.001), "leave no time to speak"),
         (Duration(seconds=1000.0, by="stretch"), "mel frames; that is too long"),
     ]:
