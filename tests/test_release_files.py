@@ -212,7 +212,9 @@ def test_stored_positions_are_used_as_stored(broken, converted, tmp_path):
     assert np.abs(got - np.asarray(plain.speaker_latents(features, np.asarray([9])))).max() > 1e-4
     model.speaker_conditioner.positions[...] = sinusoid(400, 16)
     np.testing.assert_allclose(
-        model.speaker_latents(features), plain.speaker_latents(features), atol=1e-5
+        model.speaker_latents(features, np.asarray([9])),
+        plain.speaker_latents(features, np.asarray([9])),
+        atol=1e-5,
     )
     with pytest.raises(ValueError, match="404 frames, but 400 positions"):
         model.speaker_latents(np.zeros((1, 809, 24), np.float32))
