@@ -120,7 +120,7 @@ def test_s2m_is_planned_on_the_networks_of_its_checkpoint(matcher):
 
 
 def test_batches_of_s2m_are_those_of_the_data(checkpoint, matcher):
-    """161 codes (with the stop code) are 277 frames; 20 codes of the prompt are 35; padded to eights."""
+    """161 codes (with the stop code) are 277 frames; 20 of the prompt are 35; padded to eights."""
     settings = s2m_settings(checkpoint)
     inputs = plan_inputs.s2m_inputs(settings, settings.stages[0], 2)
     shapes = {name: x.shape[1:] for name, x in inputs.largest.items()}

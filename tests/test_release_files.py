@@ -217,7 +217,7 @@ def test_stored_positions_are_used_as_stored(broken, converted, tmp_path):
         atol=1e-5,
     )
     with pytest.raises(ValueError, match="404 frames, but 400 positions"):
-        model.speaker_latents(np.zeros((1, 809, 24), np.float32))
+        model.speaker_latents(np.zeros((1, 809, 24), np.float32), np.asarray([809]))
 
 
 def test_stored_positions_come_back(broken, tmp_path, caplog):
