@@ -11,6 +11,7 @@ BigVGAN-v2 (MIT).
 """
 
 import dataclasses
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -133,8 +134,8 @@ class PeriodDiscriminator(nnx.Module):
         last = len(cfg.period_widths) - 1
         self.convs = nnx.List(
             [
-                Conv(widths[i : i + 2], (5,), strides=(1 if i == last else 3,), rngs=rngs)
-                for i in range(last + 1)
+                Conv(pair, (5,), strides=(1 if i == last else 3,), rngs=rngs)
+                for i, pair in enumerate(itertools.pairwise(widths))
             ]
         )
         self.conv_out = Conv((widths[-1], 1), (3,), rngs=rngs)
@@ -213,13 +214,13 @@ def discriminator_loss(recorded: list[Judgement], generated: list[Judgement]) ->
             _row_mean((1 - r.score) ** 2) + _row_mean(g.score**2)
             for r, g in zip(recorded, generated, strict=True)
         ),
-        start=jnp.float32(0),
+        start=jnp.zeros(()),
     )
 
 
 def generator_loss(generated: list[Judgement]) -> jax.Array:
     """Least-squares loss [B] of who wants to be taken for recorded, summed likewise."""
-    return sum((_row_mean((1 - g.score) ** 2) for g in generated), start=jnp.float32(0))
+    return sum((_row_mean((1 - g.score) ** 2) for g in generated), start=jnp.zeros(()))
 
 
 def feature_loss(recorded: list[Judgement], generated: list[Judgement]) -> jax.Array:
@@ -230,7 +231,7 @@ def feature_loss(recorded: list[Judgement], generated: list[Judgement]) -> jax.A
             for r, g in zip(recorded, generated, strict=True)
             for a, b in zip(r.features, g.features, strict=True)
         ),
-        start=jnp.float32(0),
+        start=jnp.zeros(()),
     )
 
 

@@ -38,7 +38,7 @@ def _frames(x: jax.Array, size: int, hop: int) -> jax.Array:
 def _mel(x: jax.Array, cfg: MelConfig, padding: int, epsilon: float) -> jax.Array:
     """Mel magnitudes [B, N, M] of x [B, T], reflected at both ends."""
     x = jnp.pad(x.astype(jnp.float32), ((0, 0), (padding, padding)), mode="reflect")
-    window = scipy.signal.get_window("hann", cfg.n_fft).astype(np.float32)
+    window = np.asarray(scipy.signal.get_window("hann", cfg.n_fft), np.float32)
     spectrum = jnp.fft.rfft(_frames(x, cfg.n_fft, cfg.hop_length) * window)
     magnitude = jnp.sqrt(spectrum.real**2 + spectrum.imag**2 + epsilon)
     return magnitude @ mel_filters(cfg)
@@ -104,7 +104,8 @@ def _halving_taps() -> np.ndarray:
     """A steep low-pass at half the Nyquist rate: [256, 1]."""
     width = 0.001  # of the transition
     edges = [0.0, 0.5 / (1 + width), 0.5 * (1 + width), 1.0]
-    return scipy.signal.firwin2(256, edges, [1.0, 1.0, 0.0, 0.0]).astype(np.float32)[:, None]
+    taps = scipy.signal.firwin2(256, edges, [1.0, 1.0, 0.0, 0.0])
+    return np.asarray(taps, np.float32)[:, None]
 
 
 @functools.cache
