@@ -97,8 +97,8 @@ def check(lines: Iterable[str], emotions: EmotionSet) -> Checked:
             first = ids.setdefault(sentence.id, number)
             if first != number:
                 raise ValueError(f"the id {sentence.id!r} of line {first}")
-            folded = "".join(sentence.text.casefold().split())
-            first, split = texts.setdefault(folded, (number, sentence.split))
+            key = folded(sentence.text)
+            first, split = texts.setdefault(key, (number, sentence.split))
             if split != sentence.split:
                 raise ValueError(f"the text of line {first}, which is in another split, {split}")
             if first != number:
@@ -142,6 +142,11 @@ def _parse(line: str, emotions: EmotionSet) -> Sentence:
     if abs(total - 1) > SUM_TOLERANCE:
         raise ValueError(f"the probabilities sum to {total:.4g}, want 1 to {SUM_TOLERANCE}")
     return Sentence(distribution=distribution / total, **values)
+
+
+def folded(text: str) -> str:
+    """A text without case and spaces: what two sentences may not share."""
+    return "".join(text.casefold().split())
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
