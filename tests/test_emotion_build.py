@@ -12,7 +12,7 @@ import pytest
 from indextts2_jax.emotion.text_to_emotion import EmotionSet
 from train import emotion_build
 from train.corpus import emotion_sentences
-from train.corpus.emotion_sentences import DESCRIPTIONS, KEYS, THINGS, UTTERANCES, soft_label
+from train.corpus.emotion_sentences import DEGREES, KEYS, THINGS, UTTERANCES, soft_label
 from train.corpus.emotion_teacher import split_of
 from train.emotion_data import load
 
@@ -58,7 +58,7 @@ def test_a_seed_decides_on_the_sentences(lines):
 
 def template_of(line):
     """The template of an English utterance, exclamation left out."""
-    for template in UTTERANCES["en"][line["emotion"]]:
+    for template in (*UTTERANCES["en"][line["emotion"]], *UTTERANCES["en"]["Neutral"]):
         body = re.escape(template).replace(r"\{t\}", "[a-z]+")
         if re.search(f"{body}$", line["text"], re.IGNORECASE):
             return template
@@ -87,7 +87,7 @@ def test_held_out_sentences_have_new_templates_and_those_of_the_test_new_words(l
 
 @pytest.mark.parametrize("emotion", KEYS)
 def test_soft_labels_are_hundredths_that_sum_to_1(emotion):
-    factors = {f for texts in DESCRIPTIONS.values() for f in texts.values()}
+    factors = {f for degrees in DEGREES.values() for f in degrees.values()}
     for share, factor in itertools.product((0.65, 0.8, 0.9), factors):
         label = soft_label(emotion, share, factor)
         values = np.array(list(label.values()))

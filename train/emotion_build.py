@@ -24,9 +24,9 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from indextts2_jax.checkpoint import store
 from indextts2_jax.emotion.text_to_emotion import EmotionSet
 from indextts2_jax.errors import InputError
+from indextts2_jax.outputs import check_writable, replacing
 from train import emotion_data
 from train.corpus import emotion_sentences, emotion_teacher
 from train.corpus.emotion_teacher import Teacher
@@ -47,9 +47,10 @@ def from_templates(out: pathlib.Path, count: int, langs: Sequence[str], seed: in
     Raises:
       InputError: if the file exists.
     """
+    if out.exists():
+        raise InputError(f"{out} exists already; it is not replaced")
     lines = emotion_sentences.sentences(count, langs, seed)
-    with store.writing(out) as file:
-        file.rmdir()  # a file takes the place of the directory
+    with replacing(out) as file:
         file.write_text("".join(map(_json_line, lines)), encoding="utf-8")
     return len(lines)
 
@@ -79,6 +80,7 @@ def from_teacher(
     Raises:
       InputError: if the file has errors, or the teacher does not answer; what is written stays.
     """
+    check_writable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     have = _begun(out)
     number = len(have)

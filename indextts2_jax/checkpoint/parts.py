@@ -67,10 +67,12 @@ PARTS = {
     "qwen3": Part(qwen3.Qwen3Config, qwen3.Qwen3, qwen3.TORCH_RULES, qwen3.torch_unused),
 }
 FRONT_END = ("w2v_bert", "semantic_codec", "campplus", "tables")  # what a speaker object depends on
-TRAINERS = {  # modules that make a part
+# Modules that make a part.
+TRAINERS = {
     "t2s": "train.t2s",
     "s2m": "train.s2m",
     "vocoder": "train.vocoder",
+    "qwen3": "train.emotion",
 }
 
 

@@ -25,6 +25,7 @@ from jax.sharding import PartitionSpec as P
 
 from indextts2_jax.convert import Rule, linear
 from indextts2_jax.errors import InputError
+from indextts2_jax.nn.barrier import gradient_barrier
 
 CLASSIFIER = "Qwen3ForSequenceClassification"  # transformers' name
 
@@ -196,12 +197,15 @@ class Qwen3(nnx.Module):
         x, cache = self.hidden(tokens, cache)
         return self.logits(x), cache
 
-    def hidden(self, tokens: jax.Array, cache: KVCache | None = None) -> tuple[jax.Array, KVCache]:
+    def hidden(
+        self, tokens: jax.Array, cache: KVCache | None = None, *, remat: bool = False
+    ) -> tuple[jax.Array, KVCache]:
         """Final hidden states.
 
         Args:
           tokens: [B, T] int32, appended after `cache.length` slots.
           cache: the slots before `tokens`; None means that there are none.
+          remat: for gradients, keep only the inputs of the blocks and compute the rest again.
 
         Returns:
           Hidden states [B, T, D] after the last norm, and the cache that now includes `tokens`.
@@ -215,8 +219,11 @@ class Qwen3(nnx.Module):
         seen = jnp.arange(cache.keys[0].shape[1])
         mask = (seen <= slots[:, None]) & (seen >= cache.first[:, None, None])  # [B, T, S]
         keys, values = list(cache.keys), list(cache.values)
+        run = jax.checkpoint(Block.__call__) if remat else Block.__call__
         for i, block in enumerate(self.blocks):
-            x, keys[i], values[i] = block(x, positions, mask, keys[i], values[i], cache.length)
+            x, keys[i], values[i] = run(
+                block, gradient_barrier(x), positions, mask, keys[i], values[i], cache.length
+            )
         return self.norm(x), KVCache(tuple(keys), tuple(values), cache.length + T, cache.first)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
@@ -226,12 +233,15 @@ class Qwen3(nnx.Module):
             return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
         return self.head(hidden).astype(jnp.float32)
 
-    def label_logits(self, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+    def label_logits(
+        self, tokens: jax.Array, lengths: jax.Array, *, remat: bool = False
+    ) -> jax.Array:
         """Scores the labels of whole prompts by the hidden state of their last token.
 
         Args:
           tokens: [B, T] int32, padded on the right with anything.
           lengths: [B] int32, tokens of each prompt, at least 1.
+          remat: as in `hidden`.
 
         Returns:
           Logits [B, E] float32, in the order of `cfg.labels`.
@@ -241,7 +251,7 @@ class Qwen3(nnx.Module):
         """
         if self.label_head is None:
             raise ValueError("this Qwen3 has no classification head")
-        hidden, _ = self.hidden(tokens)
+        hidden, _ = self.hidden(tokens, remat=remat)
         last = hidden[jnp.arange(len(tokens)), lengths - 1]  # [B, D]
         head = self.label_head.kernel[...]  # [D, E]
         return jnp.matmul(last, head, preferred_element_type=jnp.float32)

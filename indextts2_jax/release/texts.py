@@ -70,7 +70,7 @@ def release_texts(
         ("vocoder", "config.json"): _bigvgan_json(configs["vocoder"], mel),
     }
     if "qwen3" in configs:
-        json_files["qwen3", "config.json"] = _qwen3_json(configs["qwen3"])
+        json_files["qwen3", "config.json"] = qwen3_json(configs["qwen3"])
     texts = {
         str(pathlib.PurePosixPath(places[name]).with_name(file)): json.dumps(value, indent=2) + "\n"
         for (name, file), value in json_files.items()
@@ -249,7 +249,8 @@ def _bigvgan_json(cfg: BigVGANConfig, mel: MelConfig) -> dict[str, Any]:
     }
 
 
-def _qwen3_json(cfg: Qwen3Config) -> dict[str, Any]:
+def qwen3_json(cfg: Qwen3Config) -> dict[str, Any]:
+    """Writes the architecture of the emotion model as transformers' config.json has it."""
     labels = {}
     if cfg.labels:
         labels["id2label"] = {str(i): label for i, label in enumerate(cfg.labels)}

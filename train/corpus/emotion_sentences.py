@@ -1,7 +1,8 @@
 """Sentences of the seven emotions from templates and word lists, with soft labels; no teacher.
 
-    description   "{s} {w} about the {t}."    + s "She feels" + w "furious" (Anger .9) + t "lamp"
-    utterance     "Don't you dare take the {t}!" (Anger), alone or after "Damn it,"
+    description   "Tonight" + "she feels" + "a little" + "furious" (Anger .9) + "about the {t}"
+    utterance     "Don't you dare take the {t}!" (Anger), alone or after "Damn it,"; and that
+                  before something neutral
 
 A label is the share of the emotion itself (by the word, less after "a little"), of its neighbour
 (a furious person is a little disgusted), and a rest for all others.
@@ -32,9 +33,11 @@ NEIGHBOURS = {
 }  # fmt: skip
 NEIGHBOUR_SHARE = 0.5  # of what the emotion itself leaves
 UTTERED = 0.8  # share of the emotion in an utterance,
-EXCLAIMED = 0.9  # ... and behind one of its exclamations
+EXCLAIMED = 0.9  # ... and behind one of its exclamations,
+HINTED = 0.7  # ... and where the exclamation alone says it
 SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
 HELD_OUT = 6  # one of so many templates is for `valid`, another one for `test`
+DRAWS = 3000  # descriptions of a cell to choose from
 NEW_WORDS = 5  # one of so many words is for `test`
 
 SUBJECTS = {
@@ -115,49 +118,45 @@ WORDS = {
     },
 }
 
-# Descriptions, and which part of the word's share they leave it.
-DESCRIPTIONS = {
+# A description: an opening, a subject, a degree, a word, an ending.
+OPENINGS = {
+    "en": (
+        "", "", "Look:", "Right now",
+        "All day long", "Once more", "When the {t} came up,", "I think",
+        "It is plain that", "Since Monday", "Tonight", "With the {t} here,", "Everyone can see:",
+        "No doubt,", "In this scene", "At last",
+    ),
+    "zh": (
+        "", "", "今天", "现在", "说到{t},", "看到{t},",
+        "一整天", "据说", "昨晚", "听说", "在{t}旁边,", "其实",
+        "显然,", "最后",
+    ),
+}  # fmt: skip
+ENDINGS = {
+    "en": (
+        "", "", "about the {t}", "because of the {t}",
+        "today", "again", "after the news", "this morning",
+        "at the sight of the {t}", "and says so",
+        "in front of the {t}", "as before", "next to the {t}",
+        "while the {t} waits", "these days", "as anyone can hear",
+    ),
+    "zh": (
+        "", "", ",因为{t}", ",说不出话",
+        ",大家都看得出来", ",就在{t}旁边", ",和以前一样", ",全写在脸上",
+        ",听声音就知道", ",都是{t}的缘故", ",谁也没想到", ",直到{t}来了",
+    ),
+}  # fmt: skip
+# Which part of the word's share they leave it.
+DEGREES = {
     "en": {
-        "{s} {w}.": 1.0,
-        "{s} {w} today.": 1.0,
-        "{s} {w} right now.": 1.0,
-        "{s} {w} again.": 1.0,
-        "{s} {w} about the {t}.": 1.0,
-        "{s} {w} because of the {t}.": 1.0,
-        "{s} {w} after the news.": 1.0,
-        "{s} {w}, and it shows.": 1.0,
-        "{s} so {w}.": 1.05,
-        "{s} very {w} about the {t}.": 1.05,
-        "{s} utterly {w}.": 1.1,
-        "{s} absolutely {w} now.": 1.1,
-        "{s} deeply {w} since Monday.": 1.05,
-        "{s} a little {w}.": 0.75,
-        "{s} somewhat {w} about the {t}.": 0.75,
-        "{s} slightly {w} this morning.": 0.75,
-        "{s} quite {w} tonight.": 0.95,
-        "All day long {s} {w}.": 1.0,
-        "When the {t} came up, {s} {w}.": 1.0,
-        "{s} {w} and says so.": 1.0,
-        "{s} still {w} about that {t}.": 1.0,
-        "{s} more and more {w}.": 1.0,
-        "Look: {s} {w}.": 1.0,
-        "{s} {w} at the sight of the {t}.": 1.0,
+        "": 1.0, "so": 1.05, "very": 1.05, "utterly": 1.1, "truly": 1.05, "a little": 0.75,
+        "somewhat": 0.75, "slightly": 0.75, "quite": 0.95, "still": 1.0, "clearly": 1.0,
     },
     "zh": {
-        "{s}感到{w}。": 1.0,
-        "{s}现在很{w}。": 1.0,
-        "{s}非常{w}。": 1.1,
-        "{s}今天有点{w}。": 0.75,
-        "{s}因为{t}而{w}。": 1.0,
-        "说到{t},{s}就{w}。": 1.0,
-        "{s}的语气听起来很{w}。": 1.0,
-        "{s}心里十分{w}。": 1.05,
-        "看到{t},{s}觉得{w}。": 1.0,
-        "{s}一整天都{w}。": 1.0,
-        "{s}越来越{w}。": 1.0,
-        "{s}对{t}感到{w}。": 1.0,
+        "很": 1.0, "非常": 1.1, "有点": 0.75, "十分": 1.05, "越来越": 1.0, "感到": 1.0, "觉得": 1.0,
+        "特别": 1.05, "略微": 0.75,
     },
-}
+}  # fmt: skip
 
 EXCLAMATIONS = {
     "en": {
@@ -356,12 +355,17 @@ def _candidates(
     if kind == "descriptive":
         shares = {w: share for share, ws in WORDS[lang][emotion].items() for w in ws.split()}
         words = _words(shares, split, f"{seed} {lang} {emotion}")
-        templates = _templates(DESCRIPTIONS[lang], split, f"{seed} {lang}")
-        for template, s, w in itertools.product(templates, SUBJECTS[lang], words):
-            label = soft_label(emotion, shares[w], DESCRIPTIONS[lang][template])
-            for t in things if "{t}" in template else ("",):
-                subject = s if template.startswith("{s}") else _lower(s)
-                yield template.format(s=subject, w=w.replace("-", " "), t=t), label
+        rng = random.Random(f"{seed} {emotion} {lang} {split} draws")
+        openings = _templates(OPENINGS[lang], split, f"{seed} {lang} openings")
+        endings = _templates(ENDINGS[lang], split, f"{seed} {lang} endings")
+        for _ in range(DRAWS):
+            parts = map(rng.choice, (openings, SUBJECTS[lang], [*DEGREES[lang]], words, endings))
+            opening, subject, degree, word, ending = parts
+            subject = _lower(subject) if opening else subject
+            said = (opening, subject, degree, word.replace("-", " "), ending)
+            text = (" " if lang == "en" else "").join(filter(None, said))
+            text = text.format(t=rng.choice(things)) + ("." if lang == "en" else "。")
+            yield text, soft_label(emotion, shares[word], DEGREES[lang][degree])
         return
     cries = _words(EXCLAMATIONS[lang][emotion].split("|"), split, f"{seed} {lang} {emotion}")
     templates = _templates(UTTERANCES[lang][emotion], split, f"{seed} {lang} {emotion}")
@@ -369,8 +373,15 @@ def _candidates(
         text = template.format(t=t)
         yield text, soft_label(emotion, UTTERED)
         for cry in cries:
-            after = _lower(text) if cry.endswith(",") else text
-            yield cry + " " * (lang == "en") + after, soft_label(emotion, EXCLAIMED)
+            yield _after(cry, text, lang), soft_label(emotion, EXCLAIMED)
+    # What is said by itself is neutral; the exclamation alone tells.
+    plain = _templates(UTTERANCES[lang][NEUTRAL], split, f"{seed} {lang} {NEUTRAL}")
+    for template, t, cry in itertools.product(plain, things, cries):
+        yield _after(cry, template.format(t=t), lang), soft_label(emotion, HINTED)
+
+
+def _after(cry: str, text: str, lang: str) -> str:
+    return cry + " " * (lang == "en") + (_lower(text) if cry.endswith(",") else text)
 
 
 def _lower(text: str) -> str:
@@ -378,13 +389,13 @@ def _lower(text: str) -> str:
     return text if re.match("I[ ']", text) else text[0].lower() + text[1:]
 
 
-def _templates(templates: Iterable[str], split: str, salt: str) -> list[str]:
-    """Those of a split."""
-    found = sorted(templates)
+def _templates(templates: Sequence[str], split: str, salt: str) -> list[str]:
+    """Those of a split; only training goes without."""
+    found = sorted(filter(None, templates))
     random.Random(f"{salt} templates").shuffle(found)
     share = max(1, len(found) // HELD_OUT)
-    parts = {"valid": found[:share], "test": found[share : 2 * share], "train": found[2 * share :]}
-    return parts[split]
+    known = found[2 * share :] + ["" for template in templates if not template]
+    return {"valid": found[:share], "test": found[share : 2 * share], "train": known}[split]
 
 
 def _words(words: Iterable[str], split: str, salt: str) -> list[str]:

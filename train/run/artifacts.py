@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import shutil
@@ -16,6 +17,7 @@ from jax.experimental import multihost_utils
 from indextts2_jax.checkpoint import store
 from indextts2_jax.checkpoint.parts import PARTS, Settings, require, save_part
 from indextts2_jax.nn import pytree
+from indextts2_jax.release.texts import FILES
 from train.run.config import Config
 
 
@@ -86,25 +88,36 @@ class Result:
       base: the checkpoint that the run began with.
       part: name of the trained network; its arrays are called `<part>.<name>` in a run.
       settings: of the new checkpoint; no `emotion_groups` leave the prototypes out.
+      tokenizer: directory of the network's own tokenizer, if it has one.
     """
 
     base: Base
     part: str
     settings: Settings
+    tokenizer: pathlib.Path | None = None
 
     @classmethod
-    def of(cls, base: Base, part: str, configs: Mapping[str, Any], **changes: Any) -> "Result":
+    def of(
+        cls,
+        base: Base,
+        part: str,
+        configs: Mapping[str, Any],
+        *,
+        tokenizer: pathlib.Path | None = None,
+        **changes: Any,
+    ) -> "Result":
         """What becomes of `base`.
 
         Args:
           base: the checkpoint that the run began with.
           part: name of the trained network.
           configs: name -> architecture of that network, and of others that change.
+          tokenizer: directory of the network's own tokenizer, if it has one.
           **changes: of the other settings.
         """
         configs = {**base.settings.configs, **configs}
         settings = dataclasses.replace(base.settings, configs=configs, trained=True, **changes)
-        return cls(base, part, settings)
+        return cls(base, part, settings, tokenizer)
 
     def gather(self, arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
         """The arrays of the network among those of a run, whole, on the host of every process."""
@@ -173,7 +186,26 @@ class Result:
                 base, directory, copy_function=_link, ignore=leave_out, dirs_exist_ok=True
             )
             fingerprints[self.part] = save_part(directory, self.part, values)
+            if self.tokenizer is not None:
+                self._replace_tokenizer(self.tokenizer, directory)
             dataclasses.replace(self.settings, fingerprints=fingerprints).save(directory)
+
+    def _replace_tokenizer(self, source: pathlib.Path, directory: pathlib.Path) -> None:
+        """Copies the tokenizer, and says where its files belong in a PyTorch release."""
+        folder = directory / "tokenizer" / self.part
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(source, folder)
+        provenance = directory / "provenance.json"
+        if not provenance.exists():
+            return
+        entries = json.loads(provenance.read_text())
+        own = f"tokenizer/{self.part}/"
+        texts = {place: x for place, x in entries["texts"].items() if not x.startswith(own)}
+        place = pathlib.PurePosixPath(entries.get(self.part, {}).get("file", FILES[self.part]))
+        for file in sorted(folder.iterdir()):
+            texts[str(place.with_name(file.name))] = own + file.name
+        provenance.unlink()  # a hard link to that of the first checkpoint
+        store.write_json(provenance, {**entries, "texts": texts})
 
 
 def _link(source: str, target: str) -> None:
