@@ -93,7 +93,7 @@ class Plan:
     """What a stage of a run needs; bytes are those of one device.
 
     Attributes:
-      trainer: "t2s" or "s2m".
+      trainer: "t2s", "s2m" or "emotion"; for the last one `codes` are tokens, hours say nothing.
       stage: its name.
       mesh: axis -> size.
       device_kind: of the devices, "" if it is left open.
@@ -193,7 +193,7 @@ def make_plan(
     def load(batch: Batch) -> Load:
         flops = step.task.flops(batch)
         step_s = None if peak is None else flops / (efficiency * peak * num_devices)
-        (B, T) = batch["codes"].shape
+        (B, T) = batch["codes" if "codes" in batch else "tokens"].shape
         return Load(B, T, step.task.tokens(batch), flops, step_s)
 
     typical = load(inputs.typical)

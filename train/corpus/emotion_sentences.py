@@ -121,29 +121,36 @@ WORDS = {
 # A description: an opening, a subject, a degree, a word, an ending.
 OPENINGS = {
     "en": (
-        "", "", "Look:", "Right now",
-        "All day long", "Once more", "When the {t} came up,", "I think",
-        "It is plain that", "Since Monday", "Tonight", "With the {t} here,", "Everyone can see:",
-        "No doubt,", "In this scene", "At last",
+        "", "", "Look:", "Right now", "All day long", "Once more", "When the {t} came up,",
+        "I think", "It is plain that", "Since Monday", "Tonight", "With the {t} here,",
+        "Everyone can see:", "No doubt,", "In this scene", "At last", "After lunch",
+        "You can hear that", "Before the {t} arrived,", "On the way home", "For a moment",
+        "Near the {t}", "Believe me,", "As I was told,", "By now", "In this call",
+        "Without the {t}", "Every morning", "Somehow", "These days", "Of course", "In the end",
     ),
     "zh": (
-        "", "", "今天", "现在", "说到{t},", "看到{t},",
-        "一整天", "据说", "昨晚", "听说", "在{t}旁边,", "其实",
-        "显然,", "最后",
+        "", "", "今天", "现在", "说到{t},", "看到{t},", "一整天", "据说", "昨晚", "听说",
+        "在{t}旁边,", "其实", "显然,", "最后", "从周一起,", "我觉得", "毫无疑问,", "回家的路上",
+        "{t}来之前,", "有一刻,", "每天早上", "电话里", "不知为何,", "当然,", "没有{t},",
+        "这几天", "午饭以后", "说真的,",
     ),
 }  # fmt: skip
 ENDINGS = {
     "en": (
-        "", "", "about the {t}", "because of the {t}",
-        "today", "again", "after the news", "this morning",
-        "at the sight of the {t}", "and says so",
-        "in front of the {t}", "as before", "next to the {t}",
-        "while the {t} waits", "these days", "as anyone can hear",
+        "", "", "about the {t}", "because of the {t}", "today", "again", "after the news",
+        "this morning", "at the sight of the {t}", "and says so", "in front of the {t}",
+        "as before", "next to the {t}", "while the {t} waits", "these days",
+        "as anyone can hear", "since the {t} left", "at the door", "and cannot hide it",
+        "before the game", "over the {t}", "in the hall", "when the {t} is near",
+        "for no reason", "on the way to work", "and it shows", "with the {t}", "at the moment",
+        "as ever", "in the morning light", "behind the {t}", "for once",
     ),
     "zh": (
-        "", "", ",因为{t}", ",说不出话",
-        ",大家都看得出来", ",就在{t}旁边", ",和以前一样", ",全写在脸上",
-        ",听声音就知道", ",都是{t}的缘故", ",谁也没想到", ",直到{t}来了",
+        "", "", ",因为{t}", ",说不出话", ",大家都看得出来", ",就在{t}旁边", ",和以前一样",
+        ",全写在脸上", ",听声音就知道", ",都是{t}的缘故", ",谁也没想到", ",直到{t}来了",
+        ",在门口站着", ",没有理由", ",藏也藏不住", ",跟{t}有关", ",在去上班的路上", ",比赛以前",
+        ",当着{t}的面", ",从早到晚", ",只有我知道", ",自从{t}走了", ",像往常一样", ",在院子里",
+        ",她自己说的", ",看那{t}",
     ),
 }  # fmt: skip
 # Which part of the word's share they leave it.

@@ -18,11 +18,13 @@ from jax.sharding import Mesh
 
 from indextts2_jax import sharding
 from indextts2_jax.audio.mel import MelConfig
+from indextts2_jax.emotion.qwen3 import Qwen3Config
+from indextts2_jax.emotion.text_to_emotion import EmotionSet
 from indextts2_jax.errors import InputError
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
 from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.t2s.gpt import T2SConfig
-from train import s2m, t2s
+from train import emotion, s2m, t2s
 from train.data.batch_plan import round_up
 from train.data.config import LENGTHS
 from train.objectives.adversary import SpeakerClassifierConfig
@@ -35,6 +37,8 @@ CODES_PER_S = 50
 TYPICAL_S = 6.0  # length of an utterance
 TEXT_PER_S = 5.0  # text tokens of a second of speech
 WORDS_PER_S = 3.0
+PROMPT_TOKENS = 64  # of a sentence in its chat, for the emotion model
+ANSWER_TOKENS = 96  # of its answer
 NUM_SPEAKERS = 10_000  # of a corpus; decides the size of the speaker classifier alone
 
 # Of the fields that are no integers.
@@ -127,7 +131,36 @@ def s2m_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
     return Inputs(task, *_batches(settings.data, fields, widths, decoder, mel, rows_multiple))
 
 
-INPUTS = {"t2s": t2s_inputs, "s2m": s2m_inputs}
+def emotion_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
+    """As `t2s_inputs`, of `train.emotion`; the architecture is that of the settings.
+
+    Raises:
+      InputError: if the rows of a batch are no such multiple.
+    """
+    del stage
+    emotions, rows = EmotionSet.paper(), settings.data.rows
+    cfg = config.architecture(Qwen3Config, settings.model)
+    if settings.form == "distribution":
+        cfg = dataclasses.replace(cfg, labels=emotions.keys)
+    if rows % rows_multiple:
+        raise InputError(f"data.rows is {rows}; want a multiple of {rows_multiple}")
+
+    def array(*shape: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((rows, *shape), dtype)
+
+    batch = {
+        "tokens": array(PROMPT_TOKENS),
+        "lengths": array(),
+        "teacher": array(len(emotions.names), dtype=jnp.float32),
+        "weight": array(dtype=jnp.float32),
+    }
+    if settings.form == "generative":
+        answer = {"targets": array(ANSWER_TOKENS), "target_lengths": array()}
+        batch |= {"tokens": array(PROMPT_TOKENS + ANSWER_TOKENS), **answer}
+    return Inputs(lambda remat: emotion.make_task(cfg, remat=remat), batch, batch)
+
+
+INPUTS = {"t2s": t2s_inputs, "s2m": s2m_inputs, "emotion": emotion_inputs}
 
 
 def make_inputs(settings: Config, stage: Config, mesh: sharding.AnyMesh) -> Inputs:
