@@ -66,6 +66,7 @@ from train.run.task import Batch
 HOURS = 55_000.0  # corpus of the paper
 EFFICIENCY = 0.4  # share of the peak FLOP/s (MFU)
 USABLE = 0.9  # of a device's memory; the rest is the runtime's, and XLA's scratch space
+_MEASURED = ("codes", "tokens", "mel")  # the field whose length is a row's
 PREALLOCATED = 0.75  # what JAX takes of a GPU unless it is told otherwise
 
 
@@ -93,7 +94,8 @@ class Plan:
     """What a stage of a run needs; bytes are those of one device.
 
     Attributes:
-      trainer: "t2s", "s2m" or "emotion"; for the last one `codes` are tokens, hours say nothing.
+      trainer: "t2s", "s2m", "vocoder" or "emotion"; of the vocoder `codes` are mel frames, of the
+        emotion model tokens, and hours say nothing of it.
       stage: its name.
       mesh: axis -> size.
       device_kind: of the devices, "" if it is left open.
@@ -193,7 +195,7 @@ def make_plan(
     def load(batch: Batch) -> Load:
         flops = step.task.flops(batch)
         step_s = None if peak is None else flops / (efficiency * peak * num_devices)
-        (B, T) = batch["codes" if "codes" in batch else "tokens"].shape
+        (B, T, *_) = next(batch[name] for name in _MEASURED if name in batch).shape
         return Load(B, T, step.task.tokens(batch), flops, step_s)
 
     typical = load(inputs.typical)

@@ -24,10 +24,12 @@ from indextts2_jax.errors import InputError
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
 from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.t2s.gpt import T2SConfig
-from train import emotion, s2m, t2s
+from indextts2_jax.vocoder.bigvgan import BigVGANConfig
+from train import emotion, s2m, t2s, vocoder
 from train.data.batch_plan import round_up
 from train.data.config import LENGTHS
 from train.objectives.adversary import SpeakerClassifierConfig
+from train.objectives.discriminators import DiscriminatorConfig
 from train.run import artifacts, config, loop
 from train.run.config import Config
 from train.run.step import Step
@@ -160,7 +162,42 @@ def emotion_inputs(settings: Config, stage: Config, rows_multiple: int) -> Input
     return Inputs(lambda remat: emotion.make_task(cfg, remat=remat), batch, batch)
 
 
-INPUTS = {"t2s": t2s_inputs, "s2m": s2m_inputs, "emotion": emotion_inputs}
+def vocoder_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
+    """As `t2s_inputs`, of `train.vocoder`; every batch is of pieces of `data.crop` frames.
+
+    Raises:
+      InputError: if no length of the pieces is given.
+    """
+    base, data = _base(settings), settings.data
+    mel = MelConfig() if base is None else base.settings.mel
+    if base is None:
+        cfg = config.architecture(BigVGANConfig, settings.model)
+    else:
+        cfg = vocoder.vocoder_config(settings, base)
+    if not data.crop or not data.budget:
+        raise InputError("data.crop and data.budget are not given; they decide a batch")
+    judges = config.architecture(DiscriminatorConfig, settings.discriminators)
+    judges = dataclasses.replace(judges, sample_rate=mel.sample_rate)
+    rows = max(min(data.budget // data.crop, data.max_rows) // rows_multiple, 1) * rows_multiple
+    batch = {
+        "mel": jax.ShapeDtypeStruct((rows, data.crop, mel.num_mels), jnp.float32),
+        "mel_lengths": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        "audio": jax.ShapeDtypeStruct((rows, data.crop, mel.hop_length), jnp.float32),
+        "weight": jax.ShapeDtypeStruct((rows,), jnp.float32),
+    }
+
+    def task(remat: bool) -> Task:
+        return vocoder.make_task(cfg, judges, mel, vocoder.Losses.of(stage))
+
+    return Inputs(task, batch, batch)
+
+
+INPUTS = {
+    "t2s": t2s_inputs,
+    "s2m": s2m_inputs,
+    "vocoder": vocoder_inputs,
+    "emotion": emotion_inputs,
+}
 
 
 def make_inputs(settings: Config, stage: Config, mesh: sharding.AnyMesh) -> Inputs:
