@@ -5,7 +5,7 @@
 
 `init` is a directory with config.json, model.safetensors and the tokenizer of Qwen3-0.6B (or
 -1.7B, which the paper has), or "checkpoint" for the emotion model of a converted release, which
-writes: `form=generative`. Hardware: one GPU of 24 GB.
+writes: `form=generative`. Hardware: one GPU; `train.plan` expects 4.2 GiB; not measured yet.
 """
 
 from indextts2_jax.emotion.qwen3 import Qwen3Config

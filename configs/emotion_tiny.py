@@ -4,7 +4,10 @@
     python -m train.emotion --config configs/emotion_tiny.py checkpoint=CKPT \
         data.paths=SENTENCES.jsonl out=RUN
 
-Any CKPT does; its other networks stay as they are. Hardware: two CPU cores.
+Any CKPT does; its other networks stay as they are. Hardware: two CPU cores, a minute and a half.
+Then 65 % of the sentences of `valid` are read rightly (chance: 14 %), whose words training had and
+whose templates it had not; and 27 % of those of `test`, whose words are new as well: that takes a
+pretrained model (configs/emotion_1gpu.py).
 """
 
 from indextts2_jax.emotion.qwen3 import Qwen3Config

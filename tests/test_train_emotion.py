@@ -275,6 +275,7 @@ def test_a_run_leaves_a_reader_of_emotions(whole, base, form):
     assert tts.emotion_weights("I am happy.").shape == (8,)
     lines = (out / "samples" / "00000006" / "emotions.jsonl").read_text().splitlines()
     assert len(lines) == 8  # four of each held-out split
+    assert len({json.loads(line)["emotion"] for line in lines}) > 2  # of all parts of the file
     assert set(EIGHT.names) < json.loads(lines[0]).keys()
     assert len(column(out, "sample_accuracy_valid")) == 1
     assert len(column(out, "loss")) == 6 and len(column(out, "validation_loss")) == 2
@@ -405,7 +406,7 @@ def test_a_small_model_reads_new_sentences_after_minutes_on_a_laptop(base, tmp_p
     command("train.emotion_build", "templates", "--out", str(data))
     files = f"checkpoint={base}", f"data.paths={data}", f"out={out}"
     command("train.emotion", "--config", str(CONFIG), *files)
-    assert column(out, "sample_accuracy_valid")[-1] > 0.6
+    assert column(out, "sample_accuracy_valid")[-1] > 0.5
     tts = IndexTTS2(out / "checkpoint")
     right = 0
     sentences = [s for s in load(data, SEVEN) if s.split == "train"][::200]

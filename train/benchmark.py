@@ -96,6 +96,8 @@ def benchmark(
     inputs = make_inputs(settings, chosen, mesh)
     step = make_step(settings, chosen, inputs, mesh)
     shapes = inputs.largest if longest else inputs.typical
+    if "codes" not in shapes:
+        raise InputError(f"{settings.trainer} cannot be timed here; its runs print tokens/s")
     batch = to_devices(random_batch(shapes), mesh)
     frozen, state = _begin(step)
 

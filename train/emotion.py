@@ -354,6 +354,13 @@ def load_sentences(paths: Iterable[str], emotions: EmotionSet) -> dict[str, list
     return out
 
 
+def _spread(sentences: Sequence[Sentence], count: int) -> list[Sentence]:
+    """So many of all parts of the file; all for 0."""
+    number = min(count or len(sentences), len(sentences))
+    places = np.linspace(0, len(sentences) - 1, number).round().astype(int)
+    return [sentences[i] for i in places]
+
+
 def setup(settings: Config) -> loop.Setup:
     """Everything that a run needs, from its configuration.
 
@@ -397,7 +404,7 @@ def setup(settings: Config) -> loop.Setup:
         base, "qwen3", {"qwen3": cfg}, tokenizer=out / "tokenizer", **changes
     )
     samples = None
-    held_out = {s: found[s][: settings.samples or None] for s in HELD_OUT if found[s]}
+    held_out = {s: _spread(found[s], settings.samples) for s in HELD_OUT if found[s]}
     if settings.sample_every and held_out:
         samples = Readings(result, out, held_out)
 
