@@ -62,8 +62,8 @@ def test_an_error_among_the_rows_is_passed_on(tmp_path):
 
 _SCAN = """
 import pathlib, sys, tracemalloc
-from train.corpora import read_corpus
-from train.spool import spooled
+from train.corpus.corpora import read_corpus
+from train.corpus.spool import spooled
 
 folder, count = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 tracemalloc.start()

@@ -18,6 +18,7 @@ from indextts2_jax.t2s.gpt import T2SConfig
 from tests.train_common import make_step, run
 from train import s2m, t2s
 from train.run import lora
+from train.run.step import to_devices
 from train.run.task import Task, TrainingError
 
 pytestmark = pytest.mark.slow  # one program, which takes half a minute to compile
@@ -302,7 +303,7 @@ def test_lora_trains_adapters_and_new_modules_alone_and_merges():
     state = step.start(params, jax.random.key_data(jax.random.key(1)))
     batch = make_batch() | {"weight": np.ones(B, np.float32)}
     for _ in range(2):
-        state, metrics = step.train(state, frozen, step.to_devices(batch, mesh))
+        state, metrics = step.train(state, frozen, to_devices(batch, mesh))
     assert bool(metrics["finite"]) and np.any(state.params[new])
     name = "s2m.velocity.blocks.2.attention.qkv.kernel"
     learned = step.learned(state.params, frozen)

@@ -315,7 +315,7 @@ def conditioner_flops(cfg: ConditionerConfig, num_frames: int) -> int:
 def speak(
     tts: IndexTTS2, request: Request, target: Utterance
 ) -> tuple[Speech, dict[str, "Figure"]]:
-    """What `train.samples` shows of T2S: free speech, and the attention over the true codes."""
+    """What `train.run.samples` shows of T2S: free speech, and the attention over the true codes."""
     ids, take, prompt = target.text_ids, target.takes[0], request.speaker.features
     batch = {
         "text": ids, "codes": take.codes, "features": take.features, "prompt_features": prompt,

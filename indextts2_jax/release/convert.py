@@ -12,7 +12,7 @@ Who trains from scratch needs no release: `convert_encoders` takes the files of 
 wav2vec2bert_stats.pt and a tokenizer alone.
 
 The Hugging Face hub's own cache layout is understood too. `provenance.json` and the directory
-`release/` of the checkpoint hold what `indextts2_jax.export` needs for the way back.
+`release/` of the checkpoint hold what `indextts2_jax.release.export` needs for the way back.
 """
 
 import dataclasses

@@ -374,7 +374,7 @@ class T2S(nnx.Module):
             elif slot in ("speed0", "speed1") and self.speed_embed is not None:
                 vectors.append(zero + self.speed_embed.embedding[int(slot[-1])])
             elif slot in ("pos(T)", "pos(T//2)"):
-                vectors.append(table(num_codes if slot == "pos(T)" else num_codes // 2))
+                vectors.append(_position(table, num_codes if slot == "pos(T)" else num_codes // 2))
             else:
                 raise ValueError(f"unknown duration slot {slot!r}")
         return jnp.stack(vectors, axis=1)

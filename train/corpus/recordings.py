@@ -92,7 +92,7 @@ class TakeInput(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """A usable row; attributes as those of `train.shards.Utterance`."""
+    """A usable row; attributes as those of `train.data.shards.Utterance`."""
 
     row: Row
     text: str

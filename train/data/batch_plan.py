@@ -8,7 +8,7 @@ utterances in an order of its own, a new one every epoch. They are sorted into *
 length, cut into batches of static shapes, and the batches are shuffled. Step n is a function of
 (data, DataConfig, n) alone. `train.data` loads what is planned here.
 
-Dims: B rows of a batch, N utterances of all data sets, K buckets; others as in `train.shards`.
+Dims: B rows of a batch, N utterances of all data sets, K buckets; others as in `train.data.shards`.
 """
 
 import bisect

@@ -1,6 +1,6 @@
 """Settings of batches: what is loaded of an utterance, how much at once, and of which data.
 
-`train.batch_plan` plans by them, `train.data` loads by them.
+`train.data.batch_plan` plans by them, `train.data.batches` loads by them.
 """
 
 import dataclasses

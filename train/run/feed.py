@@ -21,7 +21,7 @@ from train.run.config import Config
 
 
 def data_config(measure: str, budget: int, **changes: Any) -> ConfigDict:
-    """Settings of the data of a run; see `train.data_config.DataConfig`.
+    """Settings of the data of a run; see `train.data.config.DataConfig`.
 
     Args:
       measure: "codes" or "frames".

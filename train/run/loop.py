@@ -2,9 +2,9 @@
 
     RUN/
       config.json            all settings, as they were when the run began
-      0-main/<step>/         checkpoints of stage 0 (see `train.checkpoints`)
+      0-main/<step>/         checkpoints of stage 0 (see `train.run.checkpoints`)
       metrics.csv, events*   losses, speed; `python -m train.metrics RUN` draws them
-      samples/STEP/          pictures and sounds (see `train.samples`)
+      samples/STEP/          pictures and sounds (see `train.run.samples`)
       checkpoint/            the result: `indextts2 synthesize --checkpoint RUN/checkpoint ...`
       checkpoint-best/       the same of the step at which the metric `keep_best` was best, in the
                              stage that it was last measured in
