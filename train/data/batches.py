@@ -2,8 +2,8 @@
 
     BatchPlan[step] = Selection (rows, prompts, draws) -> LoadBatch -> dict of arrays
 
-`train.data.batch_plan` decides what a batch consists of. Any number of workers and processes loads the
-same batches, and the number of the step is all that a run needs to go on.
+`train.data.batch_plan` decides what a batch consists of. Any number of workers and processes loads
+the same batches, and the number of the step is all that a run needs to go on.
 
 Dims: B rows of a batch, T codes and M mel frames of an utterance.
 """
