@@ -215,11 +215,12 @@ class IndexTTS2(Networks):
         if compat and weights is not None:
             other = None  # the original drops a second recording then
         latents = programs.speaker_latents(self.t2s, *padded(speaker.features))[0]
-        if other is None:
-            merged = self._emotion_vector(speaker.emotion_features)
+        heard = self._emotion_vector(speaker.emotion_features if other is None else other)
+        if other is None and not trace:
+            base, merged = None, heard
         else:
             base = self._emotion_vector(speaker.features)
-            merged = mixing.merge(base, self._emotion_vector(other), emotion.alpha)
+            merged = heard if other is None else mixing.merge(base, heard, emotion.alpha)
         final = merged
         if weights is not None:
             weights = np.asarray(weights, np.float64)
@@ -238,12 +239,7 @@ class IndexTTS2(Networks):
                 rows = self.prototypes.rows(speaker.style)
             final = mixing.mix(weights, self.prototypes, rows, merged)
         if trace:
-            emotion_from = speaker.emotion_features if other is None else other
-            trace(
-                "conditions", latents=latents, merged=merged, final=final,
-                base=self._emotion_vector(speaker.features),
-                other=self._emotion_vector(emotion_from),
-            )  # fmt: skip
+            trace("conditions", latents=latents, base=base, other=heard, merged=merged, final=final)
         return latents, final
 
     def _emotion_vector(self, features: np.ndarray) -> jax.Array:
@@ -308,7 +304,7 @@ class IndexTTS2(Networks):
         items = [item for own in owned for item in own]
         batches = list(groups(items, 1 if trace else batch_size))
         clock.total = 4 * len(batches)
-        prefixes = [self._decode(group, clock) for group in batches]
+        prefixes = [self._decode(group, clock, trace=trace is not None) for group in batches]
         for request, own in zip(requests, owned, strict=True):
             stretch(request, own, self.settings)
         for group, prefix in zip(batches, prefixes, strict=True):
@@ -435,7 +431,7 @@ class IndexTTS2(Networks):
         most = self.t2s.cfg.max_codes - 1
         set_targets(request, items, self.settings, most, natural_lengths)
 
-    def _decode(self, group: list[Item], clock: Clock) -> gpt.Prefix:
+    def _decode(self, group: list[Item], clock: Clock, *, trace: bool = False) -> gpt.Prefix:
         """Decodes the semantic codes of a group of items; returns their prefix."""
         options = group[0].request.options
         rules = options.rules(self.settings.decoding)
@@ -451,7 +447,9 @@ class IndexTTS2(Networks):
             limits = generate.Limits(*map(jnp.int32, (np.where(real, most, 1), exact * real)))
             keys = jnp.stack([item.key(0) for item in rows])
             if (beams := options.beams(self.settings.num_beams)) == 1:
-                out = generate.generate(self.t2s, prefix, sampling, keys, limits, rules=rules)
+                out = generate.generate(
+                    self.t2s, prefix, sampling, keys, limits, rules=rules, trace=trace
+                )
             else:
                 out = beam_generate(
                     self.t2s, prefix, sampling, keys, limits, rules=rules, num_beams=beams,

@@ -325,6 +325,32 @@ def test_alpha_moves_from_the_prompt_to_the_other_recording(tts, speaker):
     assert relative_error(ends[0], ends[2]) > 1e-2
 
 
+def test_emotion_vectors_are_computed_once(tts, speaker, monkeypatch):
+    calls, compute = [], programs.emotion_vector
+
+    def count(*args):
+        calls.append(args)
+        return compute(*args)
+
+    monkeypatch.setattr(programs, "emotion_vector", count)
+    other, seen = speaker.features[::-1], {}
+
+    def computed(emotion, **settings):
+        calls.clear()
+        tts.conditions(Request("x", speaker, emotion), **settings)
+        return len(calls)
+
+    def trace(stage, **arrays):
+        seen[stage] = arrays
+
+    assert [computed(Emotion()), computed(Emotion(other))] == [1, 2]
+    assert computed(Emotion(), trace=trace) == 2  # that of the timbre, too
+    assert seen["conditions"]["other"] is seen["conditions"]["merged"]
+    assert computed(Emotion(other, 0.5), trace=trace) == 2
+    middle = (seen["conditions"]["base"] + seen["conditions"]["other"]) / 2
+    np.testing.assert_allclose(seen["conditions"]["merged"], middle, atol=1e-5)
+
+
 def test_weights_over_the_limit_are_scaled_unless_raw(tts, speaker):
     weights = np.array([1.0, 0.6, 0, 0, 0, 0, 0, 0])
     scaled = _emotion(tts, speaker, Emotion(weights=weights))

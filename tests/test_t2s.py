@@ -131,6 +131,7 @@ def _greedy(model, prefix, steps, positions="released", penalty=1.0):
         jax.random.split(jax.random.key(0), batch),
         gen.Limits.make(batch, steps),
         rules=gen.DecodingRules(positions, penalized=(1, model.cfg.start_code)),
+        trace=True,
     )
 
 
@@ -250,6 +251,21 @@ def test_cached_decoding_equals_one_pass_over_its_own_codes(tiny, positions):
         causal = jnp.tril(jnp.ones((x.shape[1],) * 2, bool))
         hidden = jax.jit(lambda m, x, k: m.trunk(x, k)[0])(tiny, x, causal[None])[:, P : P + 12]
     np.testing.assert_allclose(out.trace.logits[:, :12], tiny.code_logits(hidden), atol=2e-5)
+
+
+@pytest.mark.parametrize("trace", [False, True])
+def test_decoding_computes_logits_and_margins_to_keep_only_for_a_trace(tiny, trace):
+    prefix, rules = _tiny_prefix(tiny, [7], 7), gen.DecodingRules()
+    settings = gen.Sampling.make(1), jax.random.key(0)[None], gen.Limits.make(1, 20)
+    sizes = {"cache_size": 64, "capacity": tiny.cfg.max_codes}
+    prefill = functools.partial(gen.prefill, rules=rules, trace=trace, **sizes)
+    state = jax.eval_shape(prefill, tiny, prefix)
+    decode = functools.partial(gen.decode, rules=rules)
+    jaxpr = jax.make_jaxpr(decode)(tiny, state, prefix.mask, *settings)
+    assert (state.trace is not None) == trace
+    logits, margins = (1, gen.TRACED_STEPS, tiny.cfg.num_codes), (1, tiny.cfg.max_codes)
+    for shape in (logits, margins):
+        assert (f"f32[{','.join(map(str, shape))}]" in str(jaxpr)) == trace
 
 
 def _small_caches(monkeypatch, *rooms):

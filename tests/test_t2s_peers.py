@@ -154,6 +154,7 @@ def test_greedy_codes_equal_a_loop_over_gpt2(name):
         jax.random.split(jax.random.key(0), 2),
         gen.Limits.make(2, STEPS),
         rules=RULES[name],
+        trace=True,
     )
     np.testing.assert_array_equal(out.codes[:, : wanted.shape[1]], wanted)
     np.testing.assert_array_equal(out.codes[:, wanted.shape[1] :], CFG.stop_code)

@@ -56,13 +56,14 @@ def t2s(small: bool, batch: int, dtype: str) -> Stage:
     x, mask = normal((batch, 100, cfg.width)), jnp.ones((batch, 100), bool)
     prefix, rules = gpt.Prefix(jnp.asarray(x, dtype), mask), generate.DecodingRules()
     sizes = {"cache_size": 512, "capacity": cfg.max_codes}
-    prefill = functools.partial(generate.prefill, model, prefix, rules=rules, **sizes)
+    prefill = functools.partial(generate.prefill, model, prefix, rules=rules, trace=True, **sizes)
     limits = generate.Limits(*[jnp.full(batch, TOKENS)] * 2)  # no stop before the last code
     sampling = generate.Sampling.make(batch, greedy=True)
     keys = jax.random.split(jax.random.key(0), batch)
 
     def run(state: generate.DecodeState) -> jax.Array:
         state = generate.decode(model, state, mask, sampling, keys, limits, rules=rules)
+        assert state.trace is not None
         return state.trace.logits
 
     return Stage("token", TOKENS, (cfg, tensors, x, TOKENS), run, prefill)

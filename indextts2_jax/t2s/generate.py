@@ -139,7 +139,7 @@ class DecodeState:
     step: jax.Array  # [] int32, codes written so far
     stopped: jax.Array  # [B] bool
     seen: jax.Array  # [B, V] bool, for the repetition penalty
-    trace: "Trace"
+    trace: "Trace | None"  # None unless asked for
 
     def grow(self, size: int) -> "DecodeState":
         """The same state with room for `size` positions."""
@@ -149,10 +149,27 @@ class DecodeState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """For parity tests."""
+    """What the steps chose from; for parity tests."""
 
     logits: jax.Array  # [B, TRACED_STEPS, V], before any processor
     margins: jax.Array  # [B, M], best minus second best after the penalty
+
+    @classmethod
+    def empty(cls, batch: int, capacity: int, num_codes: int) -> "Trace":
+        """The trace before the first step."""
+        return cls(
+            jnp.zeros((batch, TRACED_STEPS, num_codes), jnp.float32),
+            jnp.zeros((batch, capacity), jnp.float32),
+        )
+
+    def add(self, step: jax.Array, logits: jax.Array, penalized: jax.Array) -> "Trace":
+        """Takes in the logits [B, V] of a step, and what the penalty made of them."""
+        place = jnp.minimum(step, TRACED_STEPS - 1)
+        logits = jnp.where(step < TRACED_STEPS, logits, self.logits[:, place])
+        return Trace(
+            self.logits.at[:, place].set(logits),
+            self.margins.at[:, step].set(margin(penalized)),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +180,7 @@ class Generated:
     lengths: jax.Array  # [B] int32, codes before the stop
     stopped: jax.Array  # [B] bool, False where the limit cut the item off
     latents: jax.Array | None  # [B, M, D], GPT latents of the codes; None where they are others
-    trace: Trace | None  # None from beams: no one sequence of logits leads to the codes
+    trace: Trace | None  # None unless asked for, and from beams: no one sequence leads to the codes
 
 
 def margin(scores: jax.Array) -> jax.Array:
@@ -243,11 +260,29 @@ def pick(logits: jax.Array, sampling: Sampling, keys: jax.Array) -> jax.Array:
     return jnp.where(sampling.greedy, best, drawn).astype(jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("rules", "cache_size", "capacity"))
+@functools.partial(jax.jit, static_argnames=("rules", "cache_size", "capacity", "trace"))
 def prefill(
-    model: T2S, prefix: Prefix, *, rules: DecodingRules, cache_size: int, capacity: int
+    model: T2S,
+    prefix: Prefix,
+    *,
+    rules: DecodingRules,
+    cache_size: int,
+    capacity: int,
+    trace: bool = False,
 ) -> DecodeState:
-    """Runs prefix and start code, and returns the state before the first code."""
+    """Runs prefix and start code, and returns the state before the first code.
+
+    Args:
+      model: the T2S stage.
+      prefix: B prefixes of P positions.
+      rules: how the checkpoint counts.
+      cache_size: S, more than P.
+      capacity: M, codes that the state has room for.
+      trace: keep what parity tests compare; it is computed at every step.
+
+    Returns:
+      The state that `decode` goes on from.
+    """
     cfg, (B, P) = model.cfg, prefix.mask.shape
     start = jnp.full((B, 1), cfg.start_code, jnp.int32)
     x = jnp.concatenate([prefix.x, model.embed_codes(start, jnp.zeros((1,), jnp.int32))], axis=1)
@@ -266,10 +301,7 @@ def prefill(
         step=jnp.zeros((), jnp.int32),
         stopped=jnp.zeros(B, bool),
         seen=seen,
-        trace=Trace(
-            jnp.zeros((B, TRACED_STEPS, cfg.num_codes), jnp.float32),
-            jnp.zeros((B, capacity), jnp.float32),
-        ),
+        trace=Trace.empty(B, capacity, cfg.num_codes) if trace else None,
     )
 
 
@@ -312,12 +344,6 @@ def decode(
         scores = limits.enforce(rules.forbid(penalized), s.step, cfg.stop_code)
         code = pick(scores, sampling, jax.vmap(jax.random.fold_in, (0, None))(keys, s.step))
         code = jnp.where(s.stopped, cfg.stop_code, code)
-        step = jnp.minimum(s.step, TRACED_STEPS - 1)
-        logits = jnp.where(s.step < TRACED_STEPS, logits, s.trace.logits[:, step])
-        trace = Trace(
-            s.trace.logits.at[:, step].set(logits),
-            s.trace.margins.at[:, s.step].set(margin(penalized)),
-        )
         place = P + 1 + s.step
         x = model.embed_codes(code[:, None], (s.step + 1 + rules.row_offset)[None])
         mask = valid & (jnp.arange(size) <= place)
@@ -330,7 +356,7 @@ def decode(
             step=s.step + 1,
             stopped=s.stopped | (code == cfg.stop_code) | (s.step + 1 >= limits.most),
             seen=s.seen.at[items, code].set(True),
-            trace=trace,
+            trace=None if s.trace is None else s.trace.add(s.step, logits, penalized),
         )
 
     return jax.lax.while_loop(unfinished, body, state)
@@ -344,6 +370,7 @@ def generate(
     limits: Limits,
     *,
     rules: DecodingRules,
+    trace: bool = False,
 ) -> Generated:
     """Generates semantic codes for a batch of prefixes.
 
@@ -354,6 +381,7 @@ def generate(
       keys: [B] typed PRNG keys.
       limits: how many codes each item may have; at most `model.cfg.max_codes`.
       rules: how the checkpoint counts.
+      trace: keep what parity tests compare; decoding takes longer then.
 
     Returns:
       Codes [B, capacity] with their lengths. Latents, too, if the rules number positions as
@@ -363,7 +391,8 @@ def generate(
       ValueError: if a limit is not in the position table.
     """
     sizes = cache_sizes(model, prefix, limits)
-    state = prefill(model, prefix, rules=rules, cache_size=sizes[0], capacity=model.cfg.max_codes)
+    capacity = model.cfg.max_codes
+    state = prefill(model, prefix, rules=rules, cache_size=sizes[0], capacity=capacity, trace=trace)
     state = decode_in_sizes(
         state, sizes, lambda s: decode(model, s, prefix.mask, sampling, keys, limits, rules=rules)
     )

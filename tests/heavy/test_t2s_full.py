@@ -82,6 +82,7 @@ def test_greedy_codes_equal_torch(golden, name, positions):
         jax.random.split(jax.random.key(0), 1),
         gen.Limits.make(1, 8),
         rules=gen.DecodingRules(positions),
+        trace=True,
     )
     np.testing.assert_array_equal(out.codes[:, :8], io[f"dec.{name}_tokens"])
     assert relative_error(out.trace.logits[:, :8], io[f"dec.{name}_logits"]) < 1e-4
