@@ -42,7 +42,7 @@ from indextts2_jax.request.options import Emotion, Options, Request
 from indextts2_jax.request.results import Clock, Progress, Segment, Speech, Trace, join
 from indextts2_jax.request.speaker import Speaker
 from indextts2_jax.request.words import Words
-from indextts2_jax.s2m import flow_matching, model
+from indextts2_jax.s2m import flow_matching
 from indextts2_jax.t2s import generate, gpt
 from indextts2_jax.t2s.beam import beam_generate
 from indextts2_jax.text.glossary import load_glossary
@@ -562,44 +562,54 @@ class IndexTTS2(Networks):
         size = bucket(int(total.max()))
         if size >= MAX_FRAMES or (frames > 100 * spoken).any():
             raise InputError(f"a segment would have {frames.max()} mel frames; that is too long")
-        regulate = functools.partial(programs.regulate, self.s2m.length_regulator)
+        regulate = functools.partial(programs.regulate, self.s2m)
         embedding = stacked([s.embedding for s in speakers])
-        before = regulate(*embedding, prompts, prompt_mels.shape[1])
-        after = regulate(semantic, spoken, frames, bucket(int(frames.max())))
+        before = regulate(*embedding, prompts, num_frames=prompt_mels.shape[1])
+        words = {}
         if any(item.request.words for item in rows):
             words = stacked_words(rows, frames, self.s2m.cfg.word_width)
-            after = programs.add_words(self.s2m, after, *words)
-        mu = model.join(before, after, prompts, size)
-        if noise is None:
-            keys = jnp.stack([item.key(1) for item in rows])
-            drawn = programs.draw_noise(keys, size, self.settings.mel.num_mels)
-        else:
-            drawn = np.stack(
-                [
-                    _columns(noise, item.index, int(n), size)
-                    for item, n in zip(rows, total, strict=True)
-                ]
-            )
-        style = np.stack([s.style for s in speakers])
+            words = dict(zip(("word_vectors", "word_frames"), words, strict=True))
+        longest = bucket(int(frames.max()))
+        after = regulate(semantic, spoken, frames, num_frames=longest, **words)
+        conditions = programs.conditions(
+            before,
+            after,
+            prompt_mel=prompt_mels,
+            prompt_lengths=prompts,
+            style=np.stack([s.style for s in speakers]),
+            frame_lengths=frames,
+            num_frames=size,
+        )
+        drawn = self._noise(rows, total, size, noise)
         options = rows[0].request.options
-        flow = functools.partial(
-            flow_matching.trajectory if trace else flow_matching.sample,
+        mels, path = flow_matching.sample(
             self.s2m.velocity,
-            *map(jnp.asarray, (mu, prompt_mels, prompts, style, total, drawn)),
+            conditions,
+            drawn,
             steps=options.steps,
             guidance=self.settings.guidance if options.guidance is None else options.guidance,
+            record=trace is not None,
         )
+        mels = np.asarray(mels)
         if trace:
-            mels, path = flow()
             P, N = int(prompts[0]), int(total[0])
             trace(
-                "flow", prompt=before[0, :P], generated=after[0, : frames[0]], mu=mu[0, :N],
-                noise=drawn[0, :N], path=path, mel=mels[0, :N],
+                "flow", prompt=before[0, :P], generated=after[0, : frames[0]],
+                mu=conditions.mu[0, :N], noise=drawn[0, :N], path=path, mel=mels[0, :N],
             )  # fmt: skip
-        else:
-            mels = flow()
-        mels = np.asarray(mels)
         return [mels[row, prompts[row] : total[row]] for row in range(len(rows))]
+
+    def _noise(
+        self, rows: list[Item], lengths: np.ndarray, size: int, bank: np.ndarray | None
+    ) -> jax.Array:
+        """The flow-matching noise [B, size, 80], of the seeds or of a noise bank."""
+        if bank is None:
+            keys = jnp.stack([item.key(1) for item in rows])
+            return programs.draw_noise(keys, size, self.settings.mel.num_mels)
+        columns = [
+            _columns(bank, item.index, int(n), size) for item, n in zip(rows, lengths, strict=True)
+        ]
+        return jnp.asarray(np.stack(columns))
 
 
 def _columns(noise: np.ndarray, index: int, length: int, size: int) -> np.ndarray:

@@ -19,6 +19,8 @@ from jax.typing import ArrayLike
 
 from indextts2_jax.nn.masking import length_mask
 from indextts2_jax.s2m import flow_matching
+from indextts2_jax.s2m.conditions import Conditions
+from indextts2_jax.s2m.model import S2M
 from indextts2_jax.t2s import gpt
 
 
@@ -91,7 +93,7 @@ gpt_latents = jax.jit(gpt.gpt_latents)
 
 
 @jax.jit
-def semantic(codec: Any, s2m: Any, codes: ArrayLike, latents: ArrayLike | None = None) -> jax.Array:
+def semantic(codec: Any, s2m: S2M, codes: ArrayLike, latents: jax.Array | None = None) -> jax.Array:
     """What S2M reads: semantic frames [B, T, C].
 
     Args:
@@ -100,28 +102,12 @@ def semantic(codec: Any, s2m: Any, codes: ArrayLike, latents: ArrayLike | None =
       codes: [B, T] int32, padded.
       latents: [B, T, D] GPT latents of the codes; None = the codes alone.
     """
-    embedding = codec.embed(codes)
-    return embedding if latents is None else embedding + s2m.latent_projection(latents)
+    return s2m.semantic(codec.embed(codes), latents)
 
 
-@jax.jit
-def add_words(
-    s2m: Any, conditions: jax.Array, vectors: ArrayLike, word_frames: ArrayLike
-) -> jax.Array:
-    """Adds word vectors [B, W, E] to conditions [B, M, D] that `word_frames` [B, W] divide up."""
-    return conditions + s2m.text_features(vectors, word_frames, conditions.shape[1])
-
-
-@functools.partial(jax.jit, static_argnames="num_frames")
-def regulate(
-    regulator: Any,
-    semantic: jax.Array,
-    code_lengths: jax.Array,
-    frame_lengths: jax.Array,
-    num_frames: int,
-) -> jax.Array:
-    """Stretches semantic frames [B, T, C] to `num_frames` padded mel frames [B, M, D]."""
-    return regulator(semantic, code_lengths, frame_lengths, num_frames)
+# Not one program: it would compile for every pair of a prompt's and a target's size.
+regulate = jax.jit(S2M.regulate, static_argnames="num_frames")
+conditions = jax.jit(Conditions.behind_prompt, static_argnames="num_frames")
 
 
 @functools.partial(jax.jit, static_argnames=("size", "num_mels"))

@@ -1,7 +1,9 @@
 """Models and inputs that the S2M tests share."""
 
+import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from safetensors.numpy import load_file
 from indextts2_jax import convert
 from indextts2_jax.nn import pytree
 from indextts2_jax.s2m import model as s2m
+from indextts2_jax.s2m.conditions import Conditions
 from tests.common import SHARED, load_golden, weights_of
 
 SHARED_S2M = SHARED / "golden" / "s2m"
@@ -53,6 +56,12 @@ def load_shared(name: str) -> dict[str, np.ndarray]:
     return {
         k: v.swapaxes(-1, -2) if v.ndim > 2 and v.shape[-2] == 20 else v for k, v in arrays.items()
     }
+
+
+def conditions_of(golden: Mapping[str, np.ndarray]) -> Conditions:
+    """The conditions in `tests/golden/s2m.npz`."""
+    names = (field.name for field in dataclasses.fields(Conditions))
+    return Conditions(**{name: jnp.asarray(golden[name]) for name in names})
 
 
 def lengthened(x: jax.Array, length: int, seed: int = 0) -> np.ndarray:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,19 +7,26 @@ import pytest
 from flax import nnx
 
 from indextts2_jax.nn.conv import fold_weight_norm
+from indextts2_jax.s2m.conditions import Conditions
 from indextts2_jax.s2m.dit import LOG_MEL_MEAN, Velocity
 from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.s2m.wavenet import reflect_ends
 from tests.common import load_golden, needs_shared, relative_error
-from tests.s2m_common import golden_model, in_bfloat16, lengthened, load_shared, shared_model
+from tests.s2m_common import (
+    conditions_of,
+    golden_model,
+    in_bfloat16,
+    lengthened,
+    load_shared,
+    shared_model,
+)
 
 velocity = jax.jit(lambda model, *args, **options: model.velocity(*args, **options))
 
 
 def golden_inputs():
     golden = load_golden("s2m")
-    inputs = [golden[k] for k in ("x", "prompt_x", "t", "style", "mu", "lengths")]
-    return golden, inputs
+    return golden, (golden["x"], golden["t"], conditions_of(golden))
 
 
 def assert_valid_frames_match(got, want, lengths, tolerance=1e-5):
@@ -37,7 +46,9 @@ def test_a_new_velocity_is_near_the_mean_mel_less_the_noise():
     @jax.jit
     def start(key, x, mu):
         model = Velocity(S2MConfig.small().velocity, rngs=nnx.Rngs(key))
-        return model(x, 0 * x, jnp.zeros(1), jnp.ones((1, 192)), mu, jnp.array([50]))
+        lengths = jnp.array([50])
+        conditions = Conditions(mu, 0 * x, 0 * lengths, jnp.ones((1, 192)), lengths)
+        return model(x, jnp.zeros(1), conditions)
 
     rng = np.random.default_rng(0)
     x, mu = (rng.normal(size=(1, 50, width)) for width in (80, 128))
@@ -47,17 +58,19 @@ def test_a_new_velocity_is_near_the_mean_mel_less_the_noise():
 
 
 def test_padding_changes_nothing():
-    golden, (x, prompt_x, t, style, mu, lengths) = golden_inputs()
-    x, prompt_x, mu = (lengthened(a, 23, seed) for seed, a in enumerate((x, prompt_x, mu)))
-    got = velocity(golden_model(), x, prompt_x, t, style, mu, lengths)
-    assert_valid_frames_match(got, golden["out_velocity"], lengths)
+    golden, (x, t, conditions) = golden_inputs()
+    arrays = x, conditions.prompt_mel, conditions.mu
+    x, prompt_mel, mu = (lengthened(a, 23, seed) for seed, a in enumerate(arrays))
+    conditions = dataclasses.replace(conditions, prompt_mel=prompt_mel, mu=mu)
+    got = velocity(golden_model(), x, t, conditions)
+    assert_valid_frames_match(got, golden["out_velocity"], golden["lengths"])
 
 
 def test_dropped_condition_is_not_the_null_condition_of_guidance():
-    _, (_, prompt_x, _, style, mu, _) = golden_inputs()
+    _, (*_, conditions) = golden_inputs()
     encode = golden_model().velocity.encode_condition
-    null = encode(*map(jnp.zeros_like, (prompt_x, style, mu)))
-    dropped = encode(prompt_x, style, mu, drop_condition=jnp.array([True, True]))
+    null = encode(jax.tree.map(jnp.zeros_like, conditions))
+    dropped = encode(conditions, drop_condition=jnp.array([True, True]))
     assert relative_error(dropped, null) > 0.1
 
 
@@ -101,8 +114,10 @@ def test_bfloat16_weights_compute_in_bfloat16():
 @needs_shared
 def test_matches_the_original():
     golden = load_shared("dit_estimator")
-    names = ("x", "prompt_x", "t", "style", "mu", "x_lens")
-    inputs = [golden[f"in_{name}"] for name in names]
-    got = velocity(shared_model(), *inputs, drop_condition=np.array([True, False]))
+    x, prompt_mel, t, style, mu, lengths = (
+        golden[f"in_{name}"] for name in ("x", "prompt_x", "t", "style", "mu", "x_lens")
+    )
+    conditions = Conditions(mu, prompt_mel, lengths, style, lengths)
+    got = velocity(shared_model(), x, t, conditions, drop_condition=np.array([True, False]))
     assert relative_error(got[0], golden["out_mask_content"][0]) < 1e-5
     assert relative_error(got[1:, :25], golden["out_single1"]) < 1e-5

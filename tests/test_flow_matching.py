@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 
@@ -11,9 +12,11 @@ from indextts2_jax import convert
 from indextts2_jax.nn import pytree
 from indextts2_jax.nn.masking import length_mask, zero_padding
 from indextts2_jax.s2m import dit, flow_matching, wavenet
+from indextts2_jax.s2m.conditions import Conditions
 from tests.common import load_golden, needs_shared, relative_error
 from tests.s2m_common import (
     SHARED_S2M,
+    conditions_of,
     golden_model,
     in_bfloat16,
     lengthened,
@@ -21,46 +24,45 @@ from tests.s2m_common import (
     shared_model,
 )
 
-SAMPLE_INPUTS = ("mu", "prompt_mel", "prompt_lengths", "style", "lengths", "noise")
-
 
 def golden_inputs():
     golden = load_golden("s2m")
-    return golden, [golden[name] for name in SAMPLE_INPUTS]
+    return golden, (conditions_of(golden), golden["noise"])
 
 
 def test_guided_sample_and_its_trajectory_match_the_formulas():
     golden, inputs = golden_inputs()
-    mel, steps = flow_matching.trajectory(golden_model().velocity, *inputs, steps=4)
+    mel, path = flow_matching.sample(golden_model().velocity, *inputs, steps=4, record=True)
     want = golden["out_sample_guided"]
     assert relative_error(mel, want) < 1e-5
     assert not np.any(np.asarray(mel)[want == 0])  # prompt and padding
-    assert steps.velocities.shape == (4, 2, *mel.shape)
-    conditional, null = steps.velocities[3]
-    end = steps.states[3] + (1.7 * conditional - 0.7 * null) / 4
+    assert path is not None and path.velocities.shape == (4, 2, *mel.shape)
+    conditional, null = path.velocities[3]
+    end = path.states[3] + (1.7 * conditional - 0.7 * null) / 4
     np.testing.assert_allclose(np.where(want == 0, 0, end), mel, atol=1e-5)
 
 
 def test_unguided_sample_matches_the_formulas():
     golden, inputs = golden_inputs()
-    got = flow_matching.sample(golden_model().velocity, *inputs, steps=4, guidance=0.0)
+    got, path = flow_matching.sample(golden_model().velocity, *inputs, steps=4, guidance=0.0)
+    assert path is None
     assert relative_error(got, golden["out_sample_unguided"]) < 1e-5
 
 
 @pytest.mark.parametrize("prompt_frames", [8, 30])  # within and beyond the padded mel
 def test_padding_of_mel_and_prompt_changes_nothing(prompt_frames):
-    golden, (mu, prompt_mel, prompt_lengths, style, lengths, noise) = golden_inputs()
-    mu, noise = lengthened(mu, 21), lengthened(noise, 21)
-    prompt_mel = lengthened(prompt_mel, prompt_frames)
-    inputs = (mu, prompt_mel, prompt_lengths, style, lengths, noise)
-    got = flow_matching.sample(golden_model().velocity, *inputs, steps=4)
+    golden, (conditions, noise) = golden_inputs()
+    mu, noise = lengthened(conditions.mu, 21), lengthened(noise, 21)
+    prompt_mel = lengthened(conditions.prompt_mel, prompt_frames)
+    conditions = dataclasses.replace(conditions, mu=mu, prompt_mel=prompt_mel)
+    got, _ = flow_matching.sample(golden_model().velocity, conditions, noise, steps=4)
     assert relative_error(got[:, :14], golden["out_sample_guided"]) < 1e-5
     assert not np.any(got[:, 14:])
 
 
 def test_state_stays_float32_under_bfloat16_weights():
     golden, inputs = golden_inputs()
-    got = flow_matching.sample(in_bfloat16(golden_model().velocity), *inputs, steps=4)
+    got, _ = flow_matching.sample(in_bfloat16(golden_model().velocity), *inputs, steps=4)
     assert got.dtype == jnp.float32
     assert relative_error(got, golden["out_sample_guided"]) < 0.1
 
@@ -99,7 +101,8 @@ def loss_and_gradients(model, *args, objective="velocity", remat=False):
 
 def golden_loss_inputs(golden):
     draws = flow_matching.Draws(golden["t"], golden["noise"], golden["drop_condition"])
-    return *(golden[k] for k in ("mel", "lengths", "prompt_lengths", "style", "mu")), draws
+    conditions = dataclasses.replace(conditions_of(golden), prompt_mel=golden["mel"])
+    return golden["mel"], conditions, draws
 
 
 def test_loss_and_its_slope_match_the_formulas():
@@ -186,16 +189,19 @@ def test_training_draws_follow_their_distributions():
 def test_sample_matches_the_original(name, steps, guidance):
     golden = load_shared("cfm_sample")
     mu, prompt, style, noise = (golden[f"in_{k}"] for k in ("mu", "prompt", "style", "noise"))
-    mel, trajectory = flow_matching.trajectory(
+    mel, path = flow_matching.sample(
         shared_model().velocity,
-        *(mu, prompt, np.array([11]), style, golden["in_x_lens"], noise),
+        Conditions(mu, prompt, np.array([11]), style, golden["in_x_lens"]),
+        noise,
         steps=steps,
         guidance=guidance,
+        record=True,
     )
+    assert path is not None
     assert relative_error(mel, golden[name]) < 1e-5
     if name == "out_cfg07":
-        assert relative_error(trajectory.states[:, 0], golden["mid_x_steps"][:, 0]) < 1e-5
-        assert relative_error(trajectory.velocities[:, :, 0], golden["mid_v_steps"]) < 1e-5
+        assert relative_error(path.states[:, 0], golden["mid_x_steps"][:, 0]) < 1e-5
+        assert relative_error(path.velocities[:, :, 0], golden["mid_v_steps"]) < 1e-5
 
 
 @needs_shared
@@ -211,7 +217,8 @@ def test_loss_and_gradients_match_the_original(monkeypatch):
 
     monkeypatch.setattr(wavenet, "reflect_ends", reflect_padded_end)
     names = ("x1", "x_lens", "prompt_lens", "style", "mu")
-    inputs = [golden[f"in_{name}"] for name in names]
+    mel, lengths, prompt_lengths, style, mu = (golden[f"in_{name}"] for name in names)
+    inputs = mel, Conditions(mu, mel, prompt_lengths, style, lengths)
     t, noise = golden["in_t"][:, 0, 0], golden["in_z"]
 
     kept = flow_matching.Draws(t, noise, np.array([False, False]))

@@ -11,8 +11,9 @@ from indextts2_jax import convert
 from indextts2_jax.nn import pytree
 from indextts2_jax.s2m import flow_matching
 from indextts2_jax.s2m import model as s2m
+from indextts2_jax.s2m.conditions import Conditions
 from tests.common import SHARED, load_golden, manifest, needs_shared, relative_error, weights_of
-from tests.s2m_common import build, golden_model, load_shared, shared_model
+from tests.s2m_common import build, conditions_of, golden_model, load_shared, shared_model
 
 RELEASE = s2m.S2MConfig.indextts2()
 
@@ -56,6 +57,52 @@ def test_latent_projection_matches_the_formulas():
     assert relative_error(got, golden["out_projected"]) < 1e-5
 
 
+def test_latents_are_added_where_they_are_used():
+    golden, model = load_golden("s2m"), golden_model()
+    embedding, latents = golden["s"], golden["latents"]
+    use = np.arange(embedding.shape[1]) >= np.array([[2], [7]])
+    got = model.semantic(embedding, latents, use)
+    want = embedding + np.where(use[..., None], golden["out_projected"], 0)
+    assert relative_error(got, want) < 1e-5
+    assert (
+        relative_error(model.semantic(embedding, latents), embedding + golden["out_projected"])
+        < 1e-5
+    )
+    np.testing.assert_array_equal(model.semantic(embedding), embedding)
+
+
+def test_semantic_frames_are_stretched_as_the_formulas_say():
+    golden = load_golden("s2m")
+    lengths = golden["code_lengths"], golden["frame_lengths"]
+    got = golden_model().regulate(golden["s"], *lengths, num_frames=12)
+    assert relative_error(got, golden["out_regulated"]) < 1e-5
+
+
+def test_targets_stand_right_behind_their_prompts():
+    rng = np.random.default_rng(0)
+    prompt_lengths, frame_lengths = np.array([5, 2]), np.array([3, 4])
+    before, after = (rng.normal(size=(2, n, 3)).astype(np.float32) for n in (5, 4))
+    prompt_mel, style = rng.normal(size=(2, 5, 8)), rng.normal(size=(2, 4))
+    got = Conditions.behind_prompt(
+        before,
+        after,
+        prompt_mel=prompt_mel,
+        prompt_lengths=prompt_lengths,
+        style=style,
+        frame_lengths=frame_lengths,
+        num_frames=9,
+    )
+    np.testing.assert_array_equal(got.lengths, [8, 6])
+    for b, (p, n) in enumerate(zip(prompt_lengths, frame_lengths, strict=True)):
+        np.testing.assert_array_equal(got.mu[b, :p], before[b, :p])
+        np.testing.assert_array_equal(got.mu[b, p : p + n], after[b, :n])
+        np.testing.assert_array_equal(np.flatnonzero(got.is_prompt()[b]), np.arange(p))
+        np.testing.assert_array_equal(np.flatnonzero(got.is_target()[b]), np.arange(p, p + n))
+        placed = got.placed_prompt()[b]
+        np.testing.assert_allclose(placed[:p], prompt_mel[b, :p], rtol=1e-6)
+        assert placed.shape == (9, 8) and not np.any(placed[p:])
+
+
 def test_weights_survive_the_way_to_jax_and_back():
     tensors = weights_of(load_golden("s2m"))
     back = convert.to_torch(pytree.params(golden_model()), s2m.TORCH_RULES)
@@ -94,7 +141,7 @@ def test_sharded_model_equals_unsharded():
     }
     sharded = pytree.fill(abstract(s2m.S2MConfig.tiny()), arrays)
     golden = load_golden("s2m")
-    inputs = [golden[k] for k in ("x", "prompt_x", "t", "style", "mu", "lengths")]
+    inputs = golden["x"], golden["t"], conditions_of(golden)
     got = jax.jit(lambda model, *args: model.velocity(*args))(sharded, *inputs)
     assert relative_error(got[0], golden["out_velocity"][0]) < 1e-5
 
@@ -125,25 +172,36 @@ def test_latent_projection_matches_the_original():
     assert relative_error(got, golden["out"]) < 1e-5
 
 
+def regulate(model, semantic, num_frames):
+    lengths = np.array([semantic.shape[1]]), np.array([num_frames])
+    return model.regulate(semantic, *lengths, num_frames=num_frames)
+
+
+def behind_prompt(before, after, prompt_mel, style):
+    prompt_length, length = before.shape[1], after.shape[1]
+    return Conditions.behind_prompt(
+        before,
+        after,
+        prompt_mel=prompt_mel,
+        prompt_lengths=np.array([prompt_length]),
+        style=style,
+        frame_lengths=np.array([length]),
+        num_frames=prompt_length + length,
+    )
+
+
 @needs_shared
 def test_chain_matches_the_original():
     golden, model = load_shared("e2e"), shared_model()
-
-    def regulate(s, num_frames):
-        lengths = np.array([s.shape[1]]), np.array([num_frames])
-        return model.length_regulator(s, *lengths, num_frames)
-
-    prompt_mu, mu = regulate(golden["mid_S_ref"], 66), regulate(golden["mid_S_infer"], 32)
-    assert relative_error(prompt_mu, golden["mid_prompt_condition"]) < 1e-5
-    assert relative_error(mu, golden["mid_cond"]) < 1e-5
-    mel = flow_matching.sample(
-        model.velocity,
-        np.concatenate([prompt_mu, mu], axis=1),
-        *(golden["mid_ref_mel"], np.array([66]), golden["mid_style"], np.array([98])),
-        golden["in_noise"],
-        steps=6,
-        guidance=0.7,
+    before, after = (
+        regulate(model, golden["mid_S_ref"], 66),
+        regulate(model, golden["mid_S_infer"], 32),
     )
+    assert relative_error(before, golden["mid_prompt_condition"]) < 1e-5
+    assert relative_error(after, golden["mid_cond"]) < 1e-5
+    conditions = behind_prompt(before, after, golden["mid_ref_mel"], golden["mid_style"])
+    noise = golden["in_noise"]
+    mel, _ = flow_matching.sample(model.velocity, conditions, noise, steps=6, guidance=0.7)
     assert relative_error(mel[:, 66:], golden["out_mel"]) < 1e-5
 
 
@@ -165,35 +223,24 @@ def test_whole_stage_matches_the_original(case):
     with np.load(pipeline / "dumps" / f"{case}.npz") as file:
         golden = dict(file)
 
-    semantic = golden["seg0_vq2emb"].swapaxes(1, 2) + model.latent_projection(
-        golden["seg0_gpt_latent"]
-    )
+    semantic = model.semantic(golden["seg0_vq2emb"].swapaxes(1, 2), golden["seg0_gpt_latent"])
     assert relative_error(semantic, golden["seg0_S_infer"]) < 1e-5
 
-    def regulate(s, num_frames):
-        lengths = np.array([s.shape[1]]), np.array([num_frames])
-        return model.length_regulator(s, *lengths, num_frames)
-
     prompt_length, length = golden["ref_mel"].shape[2], golden["seg0_cat_condition"].shape[1]
-    prompt_mu = regulate(golden["S_ref"], prompt_length)
-    mu = np.concatenate([prompt_mu, regulate(semantic, length - prompt_length)], axis=1)
-    assert relative_error(mu, golden["seg0_cat_condition"]) < 1e-5
+    before = regulate(model, golden["S_ref"], prompt_length)
+    after = regulate(model, semantic, length - prompt_length)
+    conditions = behind_prompt(before, after, golden["ref_mel"].swapaxes(1, 2), golden["style"])
+    assert relative_error(conditions.mu, golden["seg0_cat_condition"]) < 1e-5
 
-    mel, trajectory = flow_matching.trajectory(
-        model.velocity,
-        mu,
-        golden["ref_mel"].swapaxes(1, 2),
-        np.array([prompt_length]),
-        golden["style"],
-        np.array([length]),
-        golden["seg0_cfm_noise"].swapaxes(1, 2),
-        steps=25,
-        guidance=0.7,
+    noise = golden["seg0_cfm_noise"].swapaxes(1, 2)
+    mel, path = flow_matching.sample(
+        model.velocity, conditions, noise, steps=25, guidance=0.7, record=True
     )
+    assert path is not None
     got = {
-        "dit_out_step0": trajectory.velocities[0, :, 0],
-        "cfm_x_step1": trajectory.states[1],
-        "cfm_x_step12": trajectory.states[12],
+        "dit_out_step0": path.velocities[0, :, 0],
+        "cfm_x_step1": path.states[1],
+        "cfm_x_step12": path.states[12],
         "mel_with_prompt": mel,
     }
     for name, value in got.items():

@@ -12,6 +12,7 @@ from indextts2_jax import programs, sharding
 from indextts2_jax.nn import pytree
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
 from indextts2_jax.s2m import flow_matching
+from indextts2_jax.s2m.conditions import Conditions
 from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.s2m.text_features import TextFeatures, spread
 from indextts2_jax.t2s.gpt import T2SConfig
@@ -134,7 +135,7 @@ def test_loss_is_that_of_the_conditions_of_inference(paper):
     semantic = programs.semantic(codec, model, batch["codes"], latents)
     drawn = draws.use_latents[:, None, None]
     semantic = np.where(drawn, semantic, codec.embed(batch["codes"]))
-    regulate = jax.jit(model.length_regulator, static_argnums=3)
+    regulate = jax.jit(model.length_regulator, static_argnums=3)  # words are added by hand below
     after = regulate(semantic, batch["code_lengths"], batch["mel_lengths"], FRAMES)
     before = regulate(
         codec.embed(batch["prompt_codes"]),
@@ -150,10 +151,8 @@ def test_loss_is_that_of_the_conditions_of_inference(paper):
         mel[b, : P + F] = np.concatenate([batch["prompt_mel"][b, :P], batch["mel"][b, :F]])
         mu[b, : P + F] = np.concatenate([before[b, :P], after[b, :F] + words @ kernel])
     lengths = batch["prompt_mel_lengths"] + batch["mel_lengths"]
-    want = flow_losses(
-        model.velocity,
-        *(mel, lengths, batch["prompt_mel_lengths"], batch["prompt_style"], mu, draws.flow),
-    )
+    conditions = Conditions(mu, mel, batch["prompt_mel_lengths"], batch["prompt_style"], lengths)
+    want = flow_losses(model.velocity, mel, conditions, draws.flow)
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
@@ -226,10 +225,8 @@ def test_prefix_of_the_utterance_is_its_prompt_and_needs_no_t2s():
     regulate = jax.jit(nets["s2m"].length_regulator, static_argnums=3)
     mu = regulate(nets["semantic_codec"].embed(batch["codes"]), *lengths, 2 * FRAMES)
     prompts = np.array([3, 1, 3])  # of 14, 9 and 12 frames
-    want = flow_losses(
-        nets["s2m"].velocity,
-        *(batch["mel"], batch["mel_lengths"], prompts, batch["prompt_style"], mu, draws.flow),
-    )
+    conditions = Conditions(mu, batch["mel"], prompts, batch["prompt_style"], batch["mel_lengths"])
+    want = flow_losses(nets["s2m"].velocity, batch["mel"], conditions, draws.flow)
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
@@ -244,13 +241,13 @@ def test_prefix_hears_neither_latents_nor_words(monkeypatch):
 
     nets["s2m"].length_regulator = regulate
     monkeypatch.setattr(s2m, "latents_of", lambda *_: jnp.ones((B, CODES, T2S.width)))
-    example = s2m.example_of(nets, batch, make_draws([True, True, False]), method)
-    heard.append(np.any(example.mu, axis=2))
+    _, conditions = s2m.example_of(nets, batch, make_draws([True, True, False]), method)
+    heard.append(np.any(conditions.mu, axis=2))
     codes, frames = (x.argmax(axis=1) for x in heard)  # 0.25, 0.12 and 0.29 of
     np.testing.assert_array_equal(codes, [2, 0, 0])  # ... 8, 5 and 7 (which has no latents)
     assert not heard[0][2].any()
     np.testing.assert_array_equal(frames, [3, 1, 3])  # ... 14, 9 and 12
-    np.testing.assert_array_equal(example.prompt_lengths, frames)
+    np.testing.assert_array_equal(conditions.prompt_lengths, frames)
 
 
 def test_words_are_spread_over_their_frames():
@@ -339,7 +336,9 @@ def test_sharded_and_accumulated_equal_single(single, sizes, accumulation):
     losses, _, _, state = run(step, ROWS_8)
     np.testing.assert_allclose(losses, single[0], rtol=1e-5)
     for name, x in single[3].params.items():
-        np.testing.assert_allclose(state.params[name], x, atol=2e-4, err_msg=name)
+        # Two steps move a weight by up to 2e-2, whatever the size of its gradient: where that is
+        # small, its rounding counts.
+        np.testing.assert_allclose(state.params[name], x, atol=1e-3, err_msg=name)
     assert any(any(s.spec) for s in step.param_shardings.values())
 
 

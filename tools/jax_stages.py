@@ -18,6 +18,7 @@ from indextts2_jax.nn import pytree
 from indextts2_jax.nn.conv import fold_weight_norm
 from indextts2_jax.prompt import w2v_bert
 from indextts2_jax.s2m import dit, flow_matching
+from indextts2_jax.s2m.conditions import Conditions
 from indextts2_jax.t2s import generate, gpt
 from indextts2_jax.vocoder import bigvgan
 
@@ -75,10 +76,14 @@ def s2m(small: bool, batch: int, dtype: str) -> Stage:
     model, tensors = build(dit.Velocity, cfg, dit.TORCH_RULES, dtype)
     mu, style = normal((batch, 600, cfg.condition_width)), normal((batch, cfg.style_width))
     prompt, noise = normal((batch, 200, cfg.num_mels)), normal((batch, 600, cfg.num_mels))
-    inputs = mu, prompt, np.full(batch, 200), style, np.full(batch, 600), noise
-    sample = functools.partial(flow_matching.sample, model, *inputs, steps=STEPS)
+    conditions = Conditions(
+        *map(jnp.asarray, (mu, prompt, np.full(batch, 200), style, np.full(batch, 600)))
+    )
+    sample = functools.partial(
+        flow_matching.sample, model, conditions, jnp.asarray(noise), steps=STEPS
+    )
     peer = cfg, tensors, mu, prompt, style, noise, STEPS
-    return Stage("Euler step", STEPS, peer, lambda _: sample())
+    return Stage("Euler step", STEPS, peer, lambda _: sample()[0])
 
 
 def vocoder(small: bool, batch: int, dtype: str) -> Stage:

@@ -43,8 +43,9 @@ from indextts2_jax.prompt import semantic_codec
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
 from indextts2_jax.request.options import Request
 from indextts2_jax.request.results import Speech
-from indextts2_jax.s2m import flow_matching, model
+from indextts2_jax.s2m import flow_matching
 from indextts2_jax.s2m import model as s2m_model
+from indextts2_jax.s2m.conditions import Conditions, append_frames
 from indextts2_jax.s2m.model import S2M, S2MConfig
 from indextts2_jax.t2s import gpt
 from indextts2_jax.t2s.gpt import T2S, T2SConfig
@@ -139,17 +140,6 @@ class Draws:
     prefix: jax.Array  # [B] share of the utterance that is its own prompt
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """What flow matching is trained on: prompts, and targets behind them."""
-
-    mel: jax.Array  # [B, F, M]
-    mu: jax.Array  # [B, F, D]
-    lengths: jax.Array  # [B] int32, prompt included
-    prompt_lengths: jax.Array  # [B] int32
-
-
 class CodeEmbedding(nnx.Module):
     """What S2M reads of the semantic codec, under the names that it has there."""
 
@@ -168,53 +158,71 @@ def latents_of(model: T2S, batch: Batch) -> jax.Array:
     return jax.lax.stop_gradient(gpt.gpt_latents(model, prefix, batch["codes"]))
 
 
-def example_of(modules: Any, batch: Batch, draws: Draws, method: Method) -> Example:
-    """Conditions and mels of a batch.
+def example_of(
+    modules: Any, batch: Batch, draws: Draws, method: Method
+) -> tuple[jax.Array, Conditions]:
+    """Computes what flow matching is trained on: prompts, and targets behind them.
 
     Args:
       modules: `s2m` and `semantic_codec`; `t2s` if the method has latents.
       batch: the fields of `method`.
       draws: of the step.
       method: of the stage.
+
+    Returns:
+      Log-mels [B, F, M] and their conditions.
     """
     s2m: S2M = modules["s2m"]
     codec: CodeEmbedding = modules["semantic_codec"]
-    semantic, mel, lengths = codec.embed(batch["codes"]), batch["mel"], batch["mel_lengths"]
+    mel, lengths, style = batch["mel"], batch["mel_lengths"], batch["prompt_style"]
     # A prompt has neither latents nor text, so a prefix gets none of its own.
     prefix_frames = _share(draws.prefix, lengths, method)
+    latents = use = None
     if method.latent_probability:
         prefix_codes = _share(draws.prefix, batch["code_lengths"], method)
-        spoken = jnp.arange(semantic.shape[1]) >= prefix_codes[:, None]
-        added = s2m.latent_projection(latents_of(modules["t2s"], batch))
+        spoken = jnp.arange(batch["codes"].shape[1]) >= prefix_codes[:, None]
         use = spoken & draws.use_latents[:, None]
-        semantic = semantic + jnp.where(use[..., None], added, 0)
-    num_frames = mel.shape[1]
-    mu = s2m.length_regulator(semantic, batch["code_lengths"], lengths, num_frames)
-    if s2m.cfg.word_width:
-        if (width := batch["word_vectors"].shape[-1]) != s2m.cfg.word_width:
-            raise TrainingError(
-                f"word_width is {s2m.cfg.word_width}, the word vectors of the data have {width}"
-            )
-        added = s2m.text_features(batch["word_vectors"], batch["word_frames"], num_frames)
-        spoken = jnp.arange(num_frames) >= prefix_frames[:, None]
-        mu = mu + jnp.where(spoken[..., None], added, 0)
+        latents = latents_of(modules["t2s"], batch)
+    mu = s2m.regulate(
+        s2m.semantic(codec.embed(batch["codes"]), latents, use),
+        batch["code_lengths"],
+        lengths,
+        num_frames=mel.shape[1],
+        **_words(s2m.cfg, batch),
+        first_frames=prefix_frames,
+    )
     if method.prompt == "prefix":
-        return Example(mel, mu, lengths, prefix_frames)
+        return mel, Conditions(mu, mel, prefix_frames, style, lengths)
 
     prompt_mel, prompt_lengths = batch["prompt_mel"], batch["prompt_mel_lengths"]
-    before = s2m.length_regulator(
-        codec.embed(batch["prompt_codes"]),
+    before = s2m.regulate(
+        s2m.semantic(codec.embed(batch["prompt_codes"])),
         batch["prompt_code_lengths"],
         prompt_lengths,
-        prompt_mel.shape[1],
+        num_frames=prompt_mel.shape[1],
     )
-    size = method.num_frames(batch)
-    return Example(
-        model.join(prompt_mel, mel, prompt_lengths, size),
-        model.join(before, mu, prompt_lengths, size),
-        prompt_lengths + lengths,
-        prompt_lengths,
+    num_frames = method.num_frames(batch)
+    conditions = Conditions.behind_prompt(
+        before,
+        mu,
+        prompt_mel=prompt_mel,
+        prompt_lengths=prompt_lengths,
+        style=style,
+        frame_lengths=lengths,
+        num_frames=num_frames,
     )
+    return append_frames(prompt_mel, mel, prompt_lengths, num_frames), conditions
+
+
+def _words(cfg: S2MConfig, batch: Batch) -> dict[str, jax.Array]:
+    """The word vectors that a model reads, as arguments of `S2M.regulate`."""
+    if not cfg.word_width:
+        return {}
+    if (width := batch["word_vectors"].shape[-1]) != cfg.word_width:
+        raise TrainingError(
+            f"word_width is {cfg.word_width}, the word vectors of the data have {width}"
+        )
+    return {name: batch[name] for name in ("word_vectors", "word_frames")}
 
 
 def _share(share: jax.Array, lengths: jax.Array, method: Method) -> jax.Array:
@@ -267,14 +275,11 @@ def make_task(
         modules: Any, batch: Batch, draws: Draws, key: Any, progress: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         del progress
-        example = example_of(modules, batch, draws, method)
+        mel, conditions = example_of(modules, batch, draws, method)
         losses, _ = flow_matching.loss(
             modules["s2m"].velocity,
-            example.mel,
-            example.lengths,
-            example.prompt_lengths,
-            batch["prompt_style"],
-            example.mu,
+            mel,
+            conditions,
             draws.flow,
             objective=method.objective,
             key=key,

@@ -35,6 +35,7 @@ from indextts2_jax.nn.barrier import gradient_barrier
 from indextts2_jax.nn.conv import WeightNormLinear
 from indextts2_jax.nn.masking import length_mask
 from indextts2_jax.s2m import wavenet
+from indextts2_jax.s2m.conditions import Conditions
 from indextts2_jax.s2m.wavenet import WaveNet, WaveNetConfig
 
 LOG_MEL_MEAN = -5.0  # of speech, roughly
@@ -227,11 +228,8 @@ class Velocity(nnx.Module):
     def __call__(
         self,
         x: jax.Array,
-        prompt_x: jax.Array,
         t: jax.Array,
-        style: jax.Array,
-        mu: jax.Array,
-        lengths: jax.Array,
+        conditions: Conditions,
         *,
         drop_condition: jax.Array | None = None,
         key: jax.Array | None = None,
@@ -241,11 +239,8 @@ class Velocity(nnx.Module):
 
         Args:
           x: [B, T, M] noisy mel.
-          prompt_x: [B, T, M] log-mel of the prompt in the first frames, zero elsewhere.
           t: [B] flow time in [0, 1]; 0 is noise, 1 is mel.
-          style: [B, S] speaker embedding.
-          mu: [B, T, C] condition of the length regulator, that of the prompt first.
-          lengths: [B] int32 valid frames, prompt included.
+          conditions: of the B items.
           drop_condition: [B] bool, True takes all conditions away (training); None drops none.
           key: dropout key; None turns dropout off.
           remat: trade time for memory in gradients.
@@ -253,26 +248,25 @@ class Velocity(nnx.Module):
         Returns:
           [B, T, M] velocity; arbitrary in padded frames.
         """
-        condition = self.encode_condition(prompt_x, style, mu, drop_condition=drop_condition)
-        return self.evaluate(x, t, condition, lengths, key=key, remat=remat)
+        condition = self.encode_condition(conditions, drop_condition=drop_condition)
+        return self.evaluate(x, t, condition, conditions.lengths, key=key, remat=remat)
 
     def encode_condition(
-        self,
-        prompt_x: jax.Array,
-        style: jax.Array,
-        mu: jax.Array,
-        *,
-        drop_condition: jax.Array | None = None,
+        self, conditions: Conditions, *, drop_condition: jax.Array | None = None
     ) -> jax.Array:
         """Returns what the first layer [B, T, D] would be at x = 0; it does not depend on t.
 
-        The null condition of guidance is that of all-zero inputs. It is not that of
+        The null condition of guidance is that of all-zero conditions. It is not that of
         `drop_condition`, which takes away the bias of the projected `mu` too.
         """
-        B, T, _ = mu.shape
+        B, T, _ = conditions.mu.shape
         dtype = self.merge.kernel.dtype
-        style = jnp.broadcast_to(style.astype(dtype)[:, None], (B, T, style.shape[-1]))
-        inputs = [prompt_x.astype(dtype), self.condition(mu.astype(dtype)), style]
+        style = conditions.style.astype(dtype)[:, None]
+        inputs = [
+            conditions.placed_prompt().astype(dtype),
+            self.condition(conditions.mu.astype(dtype)),
+            jnp.broadcast_to(style, (B, T, style.shape[-1])),
+        ]
         inputs = jnp.concatenate([jnp.zeros((B, T, self.num_mels), dtype), *inputs], axis=-1)
         if drop_condition is not None:
             inputs = jnp.where(drop_condition[:, None, None], 0, inputs)

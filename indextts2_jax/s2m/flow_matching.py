@@ -2,11 +2,10 @@
 
 Data flow:  noise [B, T, M] -> Euler steps along the velocity, with guidance -> mel [B, T, M]
 
-The first `prompt_lengths[b]` frames of an item belong to the prompt: there the velocity field sees
-the prompt's mel as a condition, while the state of the flow stays zero.
+In the frames of the prompt the velocity field sees the prompt's mel as a condition, while the state
+of the flow stays zero.
 
-Dims: B batch, T mel frames (prompt first), P prompt frames, M mel bins, C condition width,
-S style width.
+Dims: B batch, T mel frames (prompt first), M mel bins.
 
 Source: paper section 3.2.
 """
@@ -18,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from indextts2_jax.nn.masking import length_mask, zero_padding
+from indextts2_jax.nn.masking import zero_padding
+from indextts2_jax.s2m.conditions import Conditions
 from indextts2_jax.s2m.dit import Velocity
 
 SIGMA_MIN = 1e-6  # noise left at t = 1; of the release
@@ -54,104 +54,47 @@ def time_steps(steps: int) -> np.ndarray:
     return times.astype(np.float32)
 
 
-def place_prompt(prompt_mel: jax.Array, prompt_lengths: jax.Array, length: int) -> jax.Array:
-    """Puts prompts [B, P, M] in front of zeros: [B, T, M]."""
-    prompt = zero_padding(prompt_mel, length_mask(prompt_lengths, prompt_mel.shape[1]))[:, :length]
-    return jnp.pad(prompt, ((0, 0), (0, length - prompt.shape[1]), (0, 0)))
-
-
 def sample(
     velocity: Velocity,
-    mu: jax.Array,
-    prompt_mel: jax.Array,
-    prompt_lengths: jax.Array,
-    style: jax.Array,
-    lengths: jax.Array,
+    conditions: Conditions,
     noise: jax.Array,
     *,
     steps: int = 25,
     guidance: float = GUIDANCE,
-) -> jax.Array:
+    record: bool = False,
+) -> tuple[jax.Array, Trajectory | None]:
     """Generates mels by Euler steps with classifier-free guidance, in one compiled loop.
 
     Args:
       velocity: the velocity field.
-      mu: [B, T, C] condition of the length regulator, that of the prompt first.
-      prompt_mel: [B, P, M] log-mel of the prompts.
-      prompt_lengths: [B] int32 valid frames of `prompt_mel`.
-      style: [B, S] speaker embeddings.
-      lengths: [B] int32 valid frames of `mu`, prompt included.
+      conditions: of the B items.
       noise: [B, T, M] float32, from `draw_noise`.
       steps: number of Euler steps (a new number compiles anew).
       guidance: w of v = (1 + w) v_conditional - w v_unconditional; at most 0 turns guidance off.
+      record: keep every state and velocity on the way.
 
     Returns:
-      [B, T, M] float32 log-mel; zero in the frames of the prompt and of padding.
+      [B, T, M] float32 log-mel, zero in the frames of the prompt and of padding; and what was
+      recorded.
     """
-    mel, _ = _integrate(
-        velocity,
-        mu,
-        prompt_mel,
-        prompt_lengths,
-        style,
-        lengths,
-        noise,
-        time_steps(steps),
-        guidance if guidance > 0 else None,
-        record=False,
-    )
-    return mel
-
-
-def trajectory(
-    velocity: Velocity,
-    mu: jax.Array,
-    prompt_mel: jax.Array,
-    prompt_lengths: jax.Array,
-    style: jax.Array,
-    lengths: jax.Array,
-    noise: jax.Array,
-    *,
-    steps: int = 25,
-    guidance: float = GUIDANCE,
-) -> tuple[jax.Array, Trajectory]:
-    """As `sample`, and also returns every state and velocity on the way."""
-    mel, recorded = _integrate(
-        velocity,
-        mu,
-        prompt_mel,
-        prompt_lengths,
-        style,
-        lengths,
-        noise,
-        time_steps(steps),
-        guidance if guidance > 0 else None,
-        record=True,
-    )
-    assert recorded is not None
-    return mel, recorded
+    scale = guidance if guidance > 0 else None
+    return _integrate(velocity, conditions, noise, time_steps(steps), scale, record=record)
 
 
 @functools.partial(jax.jit, static_argnames="record")
 def _integrate(
     velocity: Velocity,
-    mu: jax.Array,
-    prompt_mel: jax.Array,
-    prompt_lengths: jax.Array,
-    style: jax.Array,
-    lengths: jax.Array,
+    conditions: Conditions,
     noise: jax.Array,
     times: jax.Array,
     guidance: jax.Array | None,
     *,
     record: bool,
 ) -> tuple[jax.Array, Trajectory | None]:
-    num_frames = mu.shape[1]
-    generated = length_mask(lengths, num_frames) & ~length_mask(prompt_lengths, num_frames)
-    inputs = (place_prompt(prompt_mel, prompt_lengths, num_frames), style, mu)
-    condition = velocity.encode_condition(*inputs)
+    generated, lengths = conditions.is_target(), conditions.lengths
+    condition = velocity.encode_condition(conditions)
     if guidance is not None:
-        null = velocity.encode_condition(*jax.tree.map(jnp.zeros_like, inputs))
+        null = velocity.encode_condition(jax.tree.map(jnp.zeros_like, conditions))
         condition = jnp.concatenate([condition, null])
         lengths = jnp.tile(lengths, 2)
 
@@ -200,10 +143,7 @@ def draw_training(
 def loss(
     velocity: Velocity,
     mel: jax.Array,
-    lengths: jax.Array,
-    prompt_lengths: jax.Array,
-    style: jax.Array,
-    mu: jax.Array,
+    conditions: Conditions,
     draws: Draws,
     *,
     objective: str = "velocity",
@@ -217,11 +157,8 @@ def loss(
 
     Args:
       velocity: the velocity field.
-      mel: [B, T, M] log-mels of whole utterances.
-      lengths: [B] int32 valid frames of `mel`.
-      prompt_lengths: [B] int32, how many first frames serve as the prompt; they are not scored.
-      style: [B, S] speaker embeddings.
-      mu: [B, T, C] conditions of the length regulator.
+      mel: [B, T, M] log-mels, the prompt first; its frames are not scored.
+      conditions: of the B items.
       draws: from `draw_training`.
       objective: "velocity", as the release is trained, or "mel", equation 5 of the paper.
       key: dropout key; None turns dropout off.
@@ -236,21 +173,12 @@ def loss(
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective is {objective!r}; want one of {', '.join(OBJECTIVES)}")
-    prompt = length_mask(prompt_lengths, mel.shape[1])
-    scored = length_mask(lengths, mel.shape[1]) & ~prompt
+    scored = conditions.is_target()
     t = draws.t[:, None, None]
     remaining = (1 - SIGMA_MIN) * draws.noise
-    x = jnp.where(prompt[..., None], 0, draws.noise - t * remaining + t * mel)
+    x = jnp.where(conditions.is_prompt()[..., None], 0, draws.noise - t * remaining + t * mel)
     v = velocity(
-        x,
-        zero_padding(mel, prompt),
-        draws.t,
-        style,
-        mu,
-        lengths,
-        drop_condition=draws.drop_condition,
-        key=key,
-        remat=remat,
+        x, draws.t, conditions, drop_condition=draws.drop_condition, key=key, remat=remat
     ).astype(jnp.float32)
     estimate = v + remaining
     got, want = (v, mel - remaining) if objective == "velocity" else (estimate, mel)

@@ -1,18 +1,17 @@
 """S2M: semantic codes + GPT latents -> mel.
 
-Data flow:  embeddings of the codes [B, T_code, C] + `latent_projection` (latents [B, T_code, G])
-            -> `length_regulator` -> mu [B, T_mel, D], behind that of the prompt
-            [+ `text_features` (word vectors)]
-            -> `flow_matching.sample` (`velocity`, mu, prompt mel, style) -> mel [B, T_mel, M]
+Data flow:  embeddings of the codes [B, T_code, C] and GPT latents [B, T_code, G] -> `semantic`
+            -> `regulate` [with word vectors] -> mu [B, T_mel, D], behind that of the prompt
+            -> `Conditions`, with the prompt's mel and style
+            -> `flow_matching.sample` (`velocity`, conditions) -> mel [B, T_mel, M]
 
 Dims: B batch, T_code semantic frames, T_mel mel frames, G latent width, C semantic width,
-D condition width, M mel bins.
+D condition width, M mel bins, W words, E width of their vectors.
 
 Source: paper section 3.2; the released IndexTTS2 `s2mel.pth`.
 """
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +22,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from indextts2_jax.convert import linear, prefixed
+from indextts2_jax.nn.masking import zero_padding
 from indextts2_jax.s2m import dit, length_regulator
 from indextts2_jax.s2m.dit import Velocity, VelocityConfig
 from indextts2_jax.s2m.length_regulator import NUM_BLOCKS, LengthRegulator, LengthRegulatorConfig
@@ -154,9 +154,9 @@ class LatentProjection(nnx.Module):
 
 
 class S2M(nnx.Module):
-    """The networks of S2M; `flow_matching` says how they make a mel.
+    """The networks of S2M, and what comes before flow matching; `flow_matching` makes the mel.
 
-    Those for GPT latents and word vectors are there if the configuration has widths for them.
+    Networks for GPT latents and word vectors are there if the configuration has widths for them.
     """
 
     def __init__(self, cfg: S2MConfig, *, rngs: nnx.Rngs):
@@ -168,6 +168,60 @@ class S2M(nnx.Module):
             width = cfg.length_regulator.width
             self.text_features = TextFeatures(cfg.word_width, width, rngs=rngs)
         self.velocity = Velocity(cfg.velocity, rngs=rngs)
+
+    def semantic(
+        self,
+        embedding: jax.Array,
+        latents: jax.Array | None = None,
+        use: jax.Array | None = None,
+    ) -> jax.Array:
+        """Adds what the model reads of GPT latents to the embeddings of codes.
+
+        Args:
+          embedding: [B, T_code, C] of the codes, by the semantic codec.
+          latents: [B, T_code, G] GPT latents of the codes; None = the codes alone.
+          use: [B, T_code] bool, the frames whose latents are added; None = all.
+
+        Returns:
+          [B, T_code, C] semantic frames.
+        """
+        if latents is None:
+            return embedding
+        added = self.latent_projection(latents)
+        return embedding + (added if use is None else zero_padding(added, use))
+
+    def regulate(
+        self,
+        semantic: jax.Array,
+        code_lengths: jax.Array,
+        frame_lengths: jax.Array,
+        *,
+        num_frames: int,
+        word_vectors: jax.Array | None = None,
+        word_frames: jax.Array | None = None,
+        first_frames: jax.Array | None = None,
+    ) -> jax.Array:
+        """Stretches semantic frames to mel frames, and adds word vectors.
+
+        Args:
+          semantic: [B, T_code, C].
+          code_lengths: [B] int32, valid frames of `semantic`, at least 1.
+          frame_lengths: [B] int32, wanted mel frames, at least 1.
+          num_frames: T_mel, the padded number of mel frames.
+          word_vectors: [B, W, E]; None = no words.
+          word_frames: [B, W] int32, mel frames of each word; padded words have none.
+          first_frames: [B] int32, how many first frames get no word; None = 0.
+
+        Returns:
+          [B, T_mel, D] conditions.
+        """
+        mu = self.length_regulator(semantic, code_lengths, frame_lengths, num_frames)
+        if word_vectors is None or word_frames is None:
+            return mu
+        added = self.text_features(word_vectors, word_frames, num_frames)
+        if first_frames is not None:
+            added = zero_padding(added, jnp.arange(num_frames) >= first_frames[:, None])
+        return mu + added
 
 
 # Names as in `s2mel.pth`, the levels of its dictionaries joined by slashes.
@@ -193,13 +247,3 @@ SHARDING_RULES = (
     *((rf"velocity\.{name}", spec) for name, spec in dit.SHARDING_RULES),
     (r".*", P()),
 )
-
-
-@functools.partial(jax.jit, static_argnames="size")
-def join(first: jax.Array, second: jax.Array, lengths: jax.Array, size: int) -> jax.Array:
-    """Puts `second` [B, ., D] behind the first `lengths` frames of `first`: [B, size, D]."""
-    place = jnp.arange(size)
-    head = first[:, jnp.minimum(place, first.shape[1] - 1)]
-    behind = jnp.clip(place - lengths[:, None], 0, second.shape[1] - 1)
-    tail = jnp.take_along_axis(second, behind[..., None], axis=1)
-    return jnp.where((place < lengths[:, None])[..., None], head, tail)
