@@ -444,7 +444,7 @@ class IndexTTS2(Networks):
             )
             most = np.array([item.most_codes(self.t2s.cfg.max_codes) for item in rows])
             exact = np.array([item.exact_codes() for item in rows])
-            limits = generate.Limits(*map(jnp.int32, (np.where(real, most, 1), exact * real)))
+            limits = generate.CodeLimits(*map(jnp.int32, (np.where(real, most, 1), exact * real)))
             keys = jnp.stack([item.key(0) for item in rows])
             if (beams := options.beams(self.settings.num_beams)) == 1:
                 out = generate.generate(

@@ -11,17 +11,19 @@ import functools
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike
 
 from indextts2_jax.nn.masking import length_mask
+from indextts2_jax.prompt.campplus import CAMPPlus
+from indextts2_jax.prompt.semantic_codec import SemanticCodec
+from indextts2_jax.prompt.w2v_bert import W2VBert
 from indextts2_jax.s2m import flow_matching
 from indextts2_jax.s2m.conditions import Conditions
 from indextts2_jax.s2m.model import S2M
 from indextts2_jax.t2s import gpt
+from indextts2_jax.vocoder.bigvgan import BigVGAN
 
 
 def bucket(n: int, smallest: int = 128) -> int:
@@ -68,20 +70,22 @@ def enable_compilation_cache() -> None:
 
 @functools.partial(jax.jit, static_argnames="layers")
 def hidden_states(
-    model: Any, features: jax.Array, mask: jax.Array, *, layers: tuple[int, ...]
-) -> Any:
+    model: W2VBert, features: jax.Array, mask: jax.Array, *, layers: tuple[int, ...]
+) -> tuple[jax.Array, ...]:
     """Hidden states [B, T, F] of w2v-BERT after the given layers; `mask` [B, T]."""
     return model.hidden_states(features, mask, layers)
 
 
 @jax.jit
-def quantize(codec: Any, features: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+def quantize(
+    codec: SemanticCodec, features: jax.Array, lengths: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Codes [B, T] and their embeddings [B, T, C] of features [B, T, F]."""
     return codec.quantize(features, length_mask(lengths, features.shape[1]))
 
 
 @jax.jit
-def speaker_style(campplus: Any, bank: jax.Array, lengths: jax.Array) -> jax.Array:
+def speaker_style(campplus: CAMPPlus, bank: jax.Array, lengths: jax.Array) -> jax.Array:
     """CAMPPlus embeddings [B, 192] of mean-free filterbanks [B, F, 80]."""
     return campplus(bank, lengths)
 
@@ -93,7 +97,9 @@ gpt_latents = jax.jit(gpt.gpt_latents)
 
 
 @jax.jit
-def semantic(codec: Any, s2m: S2M, codes: ArrayLike, latents: jax.Array | None = None) -> jax.Array:
+def semantic(
+    codec: SemanticCodec, s2m: S2M, codes: jax.Array, latents: jax.Array | None = None
+) -> jax.Array:
     """What S2M reads: semantic frames [B, T, C].
 
     Args:
@@ -117,6 +123,6 @@ def draw_noise(keys: jax.Array, size: int, num_mels: int) -> jax.Array:
 
 
 @jax.jit
-def vocode(vocoder: Any, log_mel: jax.Array, lengths: jax.Array) -> jax.Array:
+def vocode(vocoder: BigVGAN, log_mel: jax.Array, lengths: jax.Array) -> jax.Array:
     """Samples [B, M * hop] of log-mels [B, M, 80]."""
     return vocoder(log_mel, lengths)

@@ -74,7 +74,7 @@ def beams(model, prefix, *, num_beams=3, length_penalty=0.0, rules=RULES, most=S
         prefix,
         gen.Sampling.make(n, **settings),
         keys_of(n),
-        gen.Limits.make(n, most),
+        gen.CodeLimits.make(n, most),
         rules=rules,
         num_beams=num_beams,
         length_penalty=length_penalty,
@@ -231,7 +231,7 @@ def test_one_beam_is_greedy_decoding(golden, model):
         prefix,
         gen.Sampling.make(3, greedy=True, repetition_penalty=1.0),
         keys_of(3),
-        gen.Limits.make(3, STEPS),
+        gen.CodeLimits.make(3, STEPS),
         rules=RULES,
     )
     np.testing.assert_array_equal(one.codes, greedy.codes)
@@ -247,7 +247,7 @@ def draw(model, prefix, keys, limits, greedy=False):
 
 
 def test_beam_sampling_depends_on_the_key_alone(golden, model):
-    prefix, limits = prompts_of(golden), gen.Limits.make(3, STEPS)
+    prefix, limits = prompts_of(golden), gen.CodeLimits.make(3, STEPS)
     first, again, other = (draw(model, prefix, keys_of(3, seed), limits) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.codes, again.codes)
     for row in range(3):
@@ -256,7 +256,7 @@ def test_beam_sampling_depends_on_the_key_alone(golden, model):
 
 def test_an_item_has_the_same_codes_alone_and_in_a_batch(golden, model):
     prefix, keys = prompts_of(golden), keys_of(3, seed=2)
-    limits = gen.Limits(jnp.asarray([STEPS, STEPS, 7]), jnp.zeros(3, jnp.int32))
+    limits = gen.CodeLimits(jnp.asarray([STEPS, STEPS, 7]), jnp.zeros(3, jnp.int32))
     greedy = jnp.asarray([True, False, False])
     batch = draw(model, prefix, keys, limits, greedy)
     assert len(set(batch.lengths.tolist())) == 3 and batch.stopped.tolist() == [False, True, False]
@@ -272,14 +272,14 @@ def test_padding_of_the_prefix_changes_nothing(golden, model):
     padded = gpt.Prefix(
         *(jnp.pad(x, ((0, 0), (5, 0)) + ((0, 0),) * (x.ndim - 2)) for x in (prefix.x, prefix.mask))
     )
-    limits = gen.Limits.make(3, STEPS)
+    limits = gen.CodeLimits.make(3, STEPS)
     np.testing.assert_array_equal(
         draw(model, prefix, keys_of(3), limits).codes, draw(model, padded, keys_of(3), limits).codes
     )
 
 
 def test_a_larger_cache_continues_where_the_smaller_was_full(golden, model, monkeypatch):
-    limits = gen.Limits(jnp.asarray([40] * 3), jnp.asarray([35] * 3))
+    limits = gen.CodeLimits(jnp.asarray([40] * 3), jnp.asarray([35] * 3))
     greedy = jnp.asarray([False, True, False])
     args = (model, prompts_of(golden), keys_of(3), limits, greedy)
     whole = draw(*args)
@@ -291,7 +291,7 @@ def test_a_larger_cache_continues_where_the_smaller_was_full(golden, model, monk
 
 @pytest.mark.parametrize("greedy", [True, False])
 def test_an_exact_number_of_codes(golden, model, greedy):
-    limits = gen.Limits(jnp.asarray([STEPS] * 3), jnp.asarray([5, 20, 0]))
+    limits = gen.CodeLimits(jnp.asarray([STEPS] * 3), jnp.asarray([5, 20, 0]))
     out = draw(model, prompts_of(golden), keys_of(3), limits, greedy)
     np.testing.assert_array_equal(out.lengths[:2], [5, 20])
     assert bool(jnp.all(out.stopped[:2]))

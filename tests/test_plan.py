@@ -197,7 +197,12 @@ def test_flops_are_those_of_xla():
     fields = s2m.Method().fields
     widths = {"features": 64, "prompt_features": 64, "mel": 80, "prompt_mel": 80}
     batch, _ = plan_inputs._batches(
-        settings.data, fields, {**widths, "prompt_style": 192}, decoder, MelConfig(), 1
+        settings.data,
+        fields,
+        {**widths, "prompt_style": 192},
+        cfg=decoder,
+        mel=MelConfig(),
+        multiple=1,
     )
 
     task = t2s.make_task(decoder, decoder.free_slots, t2s.Losses(0.3, 0.0, 0.0, 1.0))

@@ -129,7 +129,7 @@ def _greedy(model, prefix, steps, positions="released", penalty=1.0):
         prefix,
         gen.Sampling.make(batch, greedy=True, repetition_penalty=penalty),
         jax.random.split(jax.random.key(0), batch),
-        gen.Limits.make(batch, steps),
+        gen.CodeLimits.make(batch, steps),
         rules=gen.DecodingRules(positions, penalized=(1, model.cfg.start_code)),
         trace=True,
     )
@@ -256,12 +256,12 @@ def test_cached_decoding_equals_one_pass_over_its_own_codes(tiny, positions):
 @pytest.mark.parametrize("trace", [False, True])
 def test_decoding_computes_logits_and_margins_to_keep_only_for_a_trace(tiny, trace):
     prefix, rules = _tiny_prefix(tiny, [7], 7), gen.DecodingRules()
-    settings = gen.Sampling.make(1), jax.random.key(0)[None], gen.Limits.make(1, 20)
+    sampling, keys = gen.Sampling.make(1), jax.random.key(0)[None]
     sizes = {"cache_size": 64, "capacity": tiny.cfg.max_codes}
     prefill = functools.partial(gen.prefill, rules=rules, trace=trace, **sizes)
     state = jax.eval_shape(prefill, tiny, prefix)
-    decode = functools.partial(gen.decode, rules=rules)
-    jaxpr = jax.make_jaxpr(decode)(tiny, state, prefix.mask, *settings)
+    decode = functools.partial(gen.decode, limits=gen.CodeLimits.make(1, 20), rules=rules)
+    jaxpr = jax.make_jaxpr(decode)(tiny, state, prefix.mask, sampling, keys)
     assert (state.trace is not None) == trace
     logits, margins = (1, gen.TRACED_STEPS, tiny.cfg.num_codes), (1, tiny.cfg.max_codes)
     for shape in (logits, margins):
@@ -276,7 +276,7 @@ def _small_caches(monkeypatch, *rooms):
 @pytest.mark.slow
 def test_decoding_gives_the_latents_of_a_second_pass_where_positions_agree(tiny, monkeypatch):
     prefix, keys = _tiny_prefix(tiny, [5, 9, 3], 9), jax.random.split(jax.random.key(0), 3)
-    limits = gen.Limits(jnp.asarray([8, 30, 50]), jnp.asarray([7, 0, 49]))
+    limits = gen.CodeLimits(jnp.asarray([8, 30, 50]), jnp.asarray([7, 0, 49]))
     _small_caches(monkeypatch, 14)
     sampling, rules = gen.Sampling.make(3), gen.DecodingRules()
     out = gen.generate(tiny, prefix, sampling, keys, limits, rules=rules)
@@ -293,7 +293,7 @@ def _sample(model, prefix, seed, rows=None, **settings):
         prefix,
         gen.Sampling.make(n, repetition_penalty=1.2, **settings),
         keys[:n] if rows is None else keys[rows],
-        gen.Limits.make(n, 20),
+        gen.CodeLimits.make(n, 20),
         rules=gen.DecodingRules(),
     )
 
@@ -348,7 +348,7 @@ def test_a_limit_of_all_codes_stays_in_the_position_table(tiny, positions):
     most = tiny.cfg.max_codes
     prefix, rules = _tiny_prefix(tiny, [7], 7), gen.DecodingRules(positions=positions)
     assert most + rules.row_offset < tiny.cfg.code_positions
-    limits = gen.Limits(jnp.asarray([most]), jnp.asarray([most - 1]))
+    limits = gen.CodeLimits(jnp.asarray([most]), jnp.asarray([most - 1]))
     keys = jax.random.split(jax.random.key(0), 1)
     out = gen.generate(tiny, prefix, gen.Sampling.make(1), keys, limits, rules=rules)
     assert int(out.lengths[0]) == most - 1 and bool(out.stopped[0])
@@ -417,7 +417,7 @@ def test_duration_slots_are_data(tiny):
 def test_an_exact_number_of_codes_is_met_whatever_the_model_wants(tiny):
     prefix = _tiny_prefix(tiny, [5, 9, 3], 9)
     exact = jnp.asarray([7, 0, 20])
-    limits = gen.Limits(jnp.asarray([8, 12, 21]), exact)
+    limits = gen.CodeLimits(jnp.asarray([8, 12, 21]), exact)
     eager = nnx.merge(*nnx.split(tiny))
     for bias in (-100.0, 100.0):  # never and always stops by itself
         bias_of_stop = tiny.code_head.bias[...].at[tiny.cfg.stop_code].set(bias)

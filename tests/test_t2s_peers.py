@@ -152,7 +152,7 @@ def test_greedy_codes_equal_a_loop_over_gpt2(name):
         prefix(),
         gen.Sampling.make(2, greedy=True, repetition_penalty=10.0),
         jax.random.split(jax.random.key(0), 2),
-        gen.Limits.make(2, STEPS),
+        gen.CodeLimits.make(2, STEPS),
         rules=RULES[name],
         trace=True,
     )

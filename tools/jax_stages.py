@@ -58,12 +58,12 @@ def t2s(small: bool, batch: int, dtype: str) -> Stage:
     prefix, rules = gpt.Prefix(jnp.asarray(x, dtype), mask), generate.DecodingRules()
     sizes = {"cache_size": 512, "capacity": cfg.max_codes}
     prefill = functools.partial(generate.prefill, model, prefix, rules=rules, trace=True, **sizes)
-    limits = generate.Limits(*[jnp.full(batch, TOKENS)] * 2)  # no stop before the last code
+    limits = generate.CodeLimits(*[jnp.full(batch, TOKENS)] * 2)  # no stop before the last code
     sampling = generate.Sampling.make(batch, greedy=True)
     keys = jax.random.split(jax.random.key(0), batch)
 
     def run(state: generate.DecodeState) -> jax.Array:
-        state = generate.decode(model, state, mask, sampling, keys, limits, rules=rules)
+        state = generate.decode(model, state, mask, sampling, keys, limits=limits, rules=rules)
         assert state.trace is not None
         return state.trace.logits
 

@@ -153,7 +153,8 @@ def _make_shards(
     hours = 0.0
     with tqdm(total=sum(map(spool.size, numbers)), unit="utterance", disable=None) as bar:
         for number in numbers:
-            hours += _make_shard(out, number, spool.shard(number), read, encode, bar.update)
+            rows = spool.shard(number)
+            hours += _make_shard(out, number, rows, read=read, encode=encode, progress=bar.update)
             bar.set_postfix_str(f"{hours:.2f} h")
 
 
@@ -161,6 +162,7 @@ def _make_shard(
     out: pathlib.Path,
     number: int,
     rows: Sequence[Row | Rejection],
+    *,
     read: Read,
     encode: Any,
     progress: Callable[[], Any],

@@ -386,8 +386,14 @@ def setup(settings: Config) -> loop.Setup:
     if cfg.word_width:
         fields.add("word_vectors")
     longest = t2s_cfg or T2SConfig.paper()  # S2M has no limits; more is never said
-    limits = longest.max_codes, longest.max_text_tokens
-    feed = Feed.open(settings, base, mesh, sorted(fields), *limits)
+    feed = Feed.open(
+        settings,
+        base,
+        mesh,
+        sorted(fields),
+        max_codes=longest.max_codes,
+        max_text=longest.max_text_tokens,
+    )
 
     def task(stage: Config) -> Task:
         method = Method.of(stage)

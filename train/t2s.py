@@ -360,7 +360,9 @@ def setup(settings: Config) -> loop.Setup:
     mesh = loop.make_mesh(settings)
     base = artifacts.Base.open(settings.checkpoint)
     cfg = t2s_config(settings, base)
-    feed = Feed.open(settings, base, mesh, FIELDS, cfg.max_codes, cfg.max_text_tokens)
+    feed = Feed.open(
+        settings, base, mesh, FIELDS, max_codes=cfg.max_codes, max_text=cfg.max_text_tokens
+    )
     classifier = adversary.SpeakerClassifierConfig(
         cfg.width, settings.speaker_classifier_width, len(feed.plan.speakers)
     )

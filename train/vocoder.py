@@ -289,7 +289,7 @@ def setup(settings: Config) -> loop.Setup:
         config.architecture(DiscriminatorConfig, settings.discriminators),
         sample_rate=mel.sample_rate,
     )
-    feed = Feed.open(settings, base, mesh, FIELDS, 0, 0, encoded=False)
+    feed = Feed.open(settings, base, mesh, FIELDS, max_codes=0, max_text=0, encoded=False)
 
     def task(stage: Config) -> Task:
         return make_task(cfg, judges, mel, Losses.of(stage))

@@ -15,8 +15,13 @@ from indextts2_jax.checkpoint.store import CheckpointError
 from indextts2_jax.emotion import mixing
 from indextts2_jax.emotion.text_to_emotion import EmotionReader, emotion_reader
 from indextts2_jax.nn.conv import fold_weight_norm
+from indextts2_jax.prompt.campplus import CAMPPlus
+from indextts2_jax.prompt.semantic_codec import SemanticCodec
+from indextts2_jax.prompt.w2v_bert import W2VBert
+from indextts2_jax.s2m.model import S2M
 from indextts2_jax.t2s import gpt
 from indextts2_jax.text.tokenize import Tokenizer
+from indextts2_jax.vocoder.bigvgan import BigVGAN
 
 
 class Networks:
@@ -55,7 +60,7 @@ class Networks:
             )
 
     @functools.cached_property
-    def w2v_bert(self) -> Any:
+    def w2v_bert(self) -> W2VBert:
         """The w2v-BERT encoder, as many layers of it as are used."""
         config = self.settings.configs["w2v_bert"]
         config = dataclasses.replace(config, num_layers=self.settings.feature_layer)
@@ -63,12 +68,12 @@ class Networks:
         return load_part(self.path, dataclasses.replace(self.settings, configs=configs), "w2v_bert")
 
     @functools.cached_property
-    def semantic_codec(self) -> Any:
+    def semantic_codec(self) -> SemanticCodec:
         """The semantic codec."""
         return load_part(self.path, self.settings, "semantic_codec")
 
     @functools.cached_property
-    def campplus(self) -> Any:
+    def campplus(self) -> CAMPPlus:
         """The speaker encoder."""
         return load_part(self.path, self.settings, "campplus")
 
@@ -78,13 +83,13 @@ class Networks:
         return gpt.for_decoding(load_part(self.path, self.settings, "t2s", dtype=self.dtype))
 
     @functools.cached_property
-    def s2m(self) -> Any:
+    def s2m(self) -> S2M:
         """The semantic-to-mel stage."""
         model = load_part(self.path, self.settings, "s2m", dtype=self.dtype)
         return fold_weight_norm(model)
 
     @functools.cached_property
-    def vocoder(self) -> Any:
+    def vocoder(self) -> BigVGAN:
         """The vocoder."""
         return fold_weight_norm(load_part(self.path, self.settings, "vocoder"))
 

@@ -316,13 +316,21 @@ def generate(
         row[start:] = prompt
     if sampling is None or key is None:
         sampling, key = None, jax.random.key(0)  # unused
-    rows = _decode(model, padded, first, key, max_new_tokens, tuple(eos_ids), sampling)
+    rows = _decode(
+        model,
+        padded,
+        first,
+        key,
+        max_new_tokens=max_new_tokens,
+        eos_ids=tuple(eos_ids),
+        sampling=sampling,
+    )
     ends = [np.flatnonzero(np.isin(row, eos_ids)) for row in rows]
     return [row[: end[0] + 1] if len(end) else row for row, end in zip(rows, ends, strict=True)]
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5, 6))
-def _decode(model, prompts, first, key, max_new_tokens, eos_ids, sampling):
+@functools.partial(jax.jit, static_argnames=("max_new_tokens", "eos_ids", "sampling"))
+def _decode(model, prompts, first, key, *, max_new_tokens, eos_ids, sampling):
     """Left-padded prompts [B, T] -> new tokens [B, max_new_tokens], arbitrary after the end."""
     B, T = prompts.shape
     num_slots = T + max_new_tokens

@@ -119,9 +119,9 @@ def decode_beams(
     state: BeamState,
     sampling: gen.Sampling,
     keys: jax.Array,
-    limits: gen.Limits,
-    length_penalty: jax.Array,
+    limits: gen.CodeLimits,
     *,
+    length_penalty: jax.Array,
     rules: gen.DecodingRules,
 ) -> BeamState:
     """Decodes until every item is done or has met its limit, or the cache is full.
@@ -205,7 +205,7 @@ def beam_generate(
     prefix: Prefix,
     sampling: gen.Sampling,
     keys: jax.Array,
-    limits: gen.Limits,
+    limits: gen.CodeLimits,
     *,
     rules: gen.DecodingRules,
     num_beams: int,
@@ -240,7 +240,9 @@ def beam_generate(
     state = gen.decode_in_sizes(
         _make_beams(first, prefix.mask, num_beams),
         sizes,
-        lambda s: decode_beams(model, s, sampling, keys, limits, penalty, rules=rules),
+        lambda s: decode_beams(
+            model, s, sampling, keys, limits, length_penalty=penalty, rules=rules
+        ),
     )
     codes = state.hypotheses.codes[:, 0]
     lengths = jnp.sum(codes != stop_code, axis=1)

@@ -73,14 +73,14 @@ class Sampling:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class CodeLimits:
     """How many codes an item may have; both fields are [B] int32."""
 
     most: jax.Array  # codes to write at most, the stop code counted
     exact: jax.Array  # codes before the stop, exactly; 0 = the model decides
 
     @classmethod
-    def make(cls, batch: int, most: int) -> "Limits":
+    def make(cls, batch: int, most: int) -> "CodeLimits":
         """The same limit for every item, no exact number."""
         return cls(jnp.full(batch, most, jnp.int32), jnp.zeros(batch, jnp.int32))
 
@@ -139,7 +139,7 @@ class DecodeState:
     step: jax.Array  # [] int32, codes written so far
     stopped: jax.Array  # [B] bool
     seen: jax.Array  # [B, V] bool, for the repetition penalty
-    trace: "Trace | None"  # None unless asked for
+    trace: "StepScores | None"  # None unless asked for
 
     def grow(self, size: int) -> "DecodeState":
         """The same state with room for `size` positions."""
@@ -148,25 +148,25 @@ class DecodeState:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Trace:
+class StepScores:
     """What the steps chose from; for parity tests."""
 
     logits: jax.Array  # [B, TRACED_STEPS, V], before any processor
     margins: jax.Array  # [B, M], best minus second best after the penalty
 
     @classmethod
-    def empty(cls, batch: int, capacity: int, num_codes: int) -> "Trace":
+    def empty(cls, batch: int, capacity: int, num_codes: int) -> "StepScores":
         """The trace before the first step."""
         return cls(
             jnp.zeros((batch, TRACED_STEPS, num_codes), jnp.float32),
             jnp.zeros((batch, capacity), jnp.float32),
         )
 
-    def add(self, step: jax.Array, logits: jax.Array, penalized: jax.Array) -> "Trace":
+    def add(self, step: jax.Array, logits: jax.Array, penalized: jax.Array) -> "StepScores":
         """Takes in the logits [B, V] of a step, and what the penalty made of them."""
         place = jnp.minimum(step, TRACED_STEPS - 1)
         logits = jnp.where(step < TRACED_STEPS, logits, self.logits[:, place])
-        return Trace(
+        return StepScores(
             self.logits.at[:, place].set(logits),
             self.margins.at[:, step].set(margin(penalized)),
         )
@@ -180,7 +180,8 @@ class Generated:
     lengths: jax.Array  # [B] int32, codes before the stop
     stopped: jax.Array  # [B] bool, False where the limit cut the item off
     latents: jax.Array | None  # [B, M, D], GPT latents of the codes; None where they are others
-    trace: Trace | None  # None unless asked for, and from beams: no one sequence leads to the codes
+    # None unless asked for, and from beams: no one sequence of logits leads to the codes.
+    trace: StepScores | None
 
 
 def margin(scores: jax.Array) -> jax.Array:
@@ -301,7 +302,7 @@ def prefill(
         step=jnp.zeros((), jnp.int32),
         stopped=jnp.zeros(B, bool),
         seen=seen,
-        trace=Trace.empty(B, capacity, cfg.num_codes) if trace else None,
+        trace=StepScores.empty(B, capacity, cfg.num_codes) if trace else None,
     )
 
 
@@ -312,8 +313,8 @@ def decode(
     prefix_mask: jax.Array,
     sampling: Sampling,
     keys: jax.Array,
-    limits: Limits,
     *,
+    limits: CodeLimits,
     rules: DecodingRules,
 ) -> DecodeState:
     """Decodes until every item has stopped or met its limit, or the cache is full.
@@ -367,7 +368,7 @@ def generate(
     prefix: Prefix,
     sampling: Sampling,
     keys: jax.Array,
-    limits: Limits,
+    limits: CodeLimits,
     *,
     rules: DecodingRules,
     trace: bool = False,
@@ -394,7 +395,9 @@ def generate(
     capacity = model.cfg.max_codes
     state = prefill(model, prefix, rules=rules, cache_size=sizes[0], capacity=capacity, trace=trace)
     state = decode_in_sizes(
-        state, sizes, lambda s: decode(model, s, prefix.mask, sampling, keys, limits, rules=rules)
+        state,
+        sizes,
+        lambda s: decode(model, s, prefix.mask, sampling, keys, limits=limits, rules=rules),
     )
     lengths = jnp.sum(state.codes != model.cfg.stop_code, axis=1)
     latents = state.latents if rules.positions == "plain" else None
@@ -402,7 +405,7 @@ def generate(
 
 
 def cache_sizes(
-    model: T2S, prefix: Prefix, limits: Limits, positions_per_code: int = 1
+    model: T2S, prefix: Prefix, limits: CodeLimits, positions_per_code: int = 1
 ) -> list[int]:
     """The sizes that a cache may go through: of the prefix, the start code and ever more codes.
 

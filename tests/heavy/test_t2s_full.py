@@ -80,7 +80,7 @@ def test_greedy_codes_equal_torch(golden, name, positions):
         prefix,
         gen.Sampling.make(1, greedy=True, repetition_penalty=1.0),
         jax.random.split(jax.random.key(0), 1),
-        gen.Limits.make(1, 8),
+        gen.CodeLimits.make(1, 8),
         rules=gen.DecodingRules(positions),
         trace=True,
     )

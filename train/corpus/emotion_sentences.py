@@ -304,7 +304,15 @@ def sentences(count: int, langs: Sequence[str], seed: int) -> list[dict[str, Any
             texts = sorted(text for text in candidates if len(text) <= MAX_CHARACTERS)
             random.Random(f"{seed} {emotion} {kind} {lang} {split}").shuffle(texts)
             for text in texts[:wanted]:
-                values = make_line(kind, lang, text, emotion, candidates[text], TEACHER, split)
+                values = make_line(
+                    kind,
+                    lang,
+                    text,
+                    emotion,
+                    distribution=candidates[text],
+                    teacher=TEACHER,
+                    split=split,
+                )
                 out.setdefault(folded(text), values)
     return list(out.values())
 
@@ -314,6 +322,7 @@ def make_line(
     lang: str,
     text: str,
     emotion: str,
+    *,
     distribution: Mapping[str, float],
     teacher: str,
     split: str,

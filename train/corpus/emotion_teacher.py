@@ -267,8 +267,15 @@ def ask(
             for ((kind, lang, emotion), text), label in zip(new, judged, strict=True):
                 if label is not None:
                     missing[kind, lang, emotion] -= 1
-                    split = split_of(text)
-                    yield make_line(kind, lang, text, emotion, label, teacher.model, split)
+                    yield make_line(
+                        kind,
+                        lang,
+                        text,
+                        emotion,
+                        distribution=label,
+                        teacher=teacher.model,
+                        split=split_of(text),
+                    )
 
 
 def split_of(text: str) -> str:

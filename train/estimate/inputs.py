@@ -99,7 +99,9 @@ def t2s_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
 
     F = cfg.speaker.feature_dim
     widths = {"features": F, "prompt_features": F}
-    batches = _batches(settings.data, t2s.FIELDS, widths, cfg, MelConfig(), rows_multiple)
+    batches = _batches(
+        settings.data, t2s.FIELDS, widths, cfg=cfg, mel=MelConfig(), multiple=rows_multiple
+    )
     return Inputs(task, *batches)
 
 
@@ -130,7 +132,8 @@ def s2m_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
         "prompt_style": cfg.velocity.style_width,
         "word_vectors": cfg.word_width,
     }
-    return Inputs(task, *_batches(settings.data, fields, widths, decoder, mel, rows_multiple))
+    batches = _batches(settings.data, fields, widths, cfg=decoder, mel=mel, multiple=rows_multiple)
+    return Inputs(task, *batches)
 
 
 def emotion_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
@@ -235,6 +238,7 @@ def _batches(
     data: Config,
     fields: Collection[str],
     widths: Mapping[str, int],
+    *,
     cfg: T2SConfig,
     mel: MelConfig,
     multiple: int,

@@ -66,9 +66,9 @@ class Feed:
         base: Base,
         mesh: Mesh,
         fields: Sequence[str],
+        *,
         max_codes: int,
         max_text: int,
-        *,
         encoded: bool = True,
     ) -> "Feed":
         """Opens the data of a run.

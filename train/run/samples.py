@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from indextts2_jax import programs
@@ -92,7 +93,9 @@ class Samples:
         likenesses = []
         for number, (target, prompt) in enumerate(self.utterances):
             try:
-                spoken = self._sample(tts, target, prompt, writer, step, f"{number}")
+                spoken = self._sample(
+                    tts, target, prompt, writer=writer, step=step, name=f"{number}"
+                )
             except InputError as error:
                 writer.note(f"sample {number} of step {step}: {error}")
                 continue
@@ -108,6 +111,7 @@ class Samples:
         tts: IndexTTS2,
         target: Utterance,
         prompt: Utterance,
+        *,
         writer: MetricsWriter,
         step: int,
         name: str,
@@ -148,7 +152,7 @@ def speaker_of(tts: IndexTTS2, utterance: Utterance) -> Speaker:
     return Speaker(
         features=features,
         codes=codes,
-        embedding=np.asarray(tts.semantic_codec.embed(codes[None]))[0],
+        embedding=np.asarray(tts.semantic_codec.embed(jnp.asarray(codes)[None]))[0],
         mel=utterance.mel[: M * len(codes) // T].astype(np.float32),
         style=utterance.style,
         emotion_features=features,
