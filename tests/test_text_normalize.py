@@ -42,6 +42,59 @@ def test_a_failing_engine_keeps_the_text_and_warns(compat):
         assert Normalizer(engine, compat=compat)("买3个") == "买3个"
 
 
+def test_a_failing_engine_is_asked_for_smaller_parts():
+    def engine(language, text):
+        if "bad" in text:
+            raise RuntimeError("no grammar")
+        return text.replace("3", "three")
+
+    with pytest.warns(UserWarning, match="left as it is: 'bad3 '"):
+        got = Normalizer(engine)("I saw 3 and 3. Then, at 3, all bad3 of 3 of them left. 3!")
+    assert got == "I saw three and three. Then, at three, all bad3 of three of them left. three!"
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "On May 1, 2024, she paid $12.50. ",
+        "他2024年花了12.5元。",
+        "中文没有标点",
+        "words without any mark ",
+        "1, 2, 3, ",
+    ],
+)
+def test_the_engine_sees_a_few_sentences_of_a_long_text_at_a_time(sentence):
+    seen = []
+
+    def engine(language, text):
+        seen.append(len(text))
+        return text
+
+    text = sentence * (60_000 // len(sentence))
+    assert len(Normalizer(engine)(text)) > 55_000
+    assert max(seen) <= 800
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        (
+            "Chapter One\n\nThe Title\n\nOnce upon a time",
+            "Chapter One. The Title. Once upon a time",
+        ),
+        ("Chapter 1\nIt was dark", "Chapter 1. It was dark"),
+        ("第三章 山中\n从前有座山\n山里有座庙", "第三章 山中.从前有座山 山里有座庙"),
+        ("# A title\nText", "A title. Text"),
+        ("Dear all,\r\n\r\nwe left", "Dear all. we left"),
+        ("“好。”\n\n“走！”\n \n他说", "'好.' '走!' 他说"),
+        ("Part of\nthe same\nline", "Part of the same line"),
+    ],
+)
+def test_blank_lines_and_headings_end_a_sentence(text, want):
+    assert read(text) == want
+    assert "." not in read("一\n\n二", compat=True)
+
+
 @pytest.mark.parametrize("answer", ["", "  ", "读作"])
 def test_an_engine_that_loses_text_or_hidden_parts_is_not_believed(answer):
     with pytest.warns(UserWarning, match="left as it is"):

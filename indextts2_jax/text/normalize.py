@@ -9,15 +9,17 @@ Source: spec/frontend_emotion_pipeline.md, sections B.1 and B.4.
 """
 
 import dataclasses
+import functools
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from indextts2_jax.text import pinyin
 from indextts2_jax.text.engine import wetext_engine
 from indextts2_jax.text.glossary import Glossary, apply_glossary, apply_glossary_original
 from indextts2_jax.text.language import ANNOTATION, Language, language_spans, whole_language
+from indextts2_jax.text.paragraphs import end_paragraphs
 
 
 class Engine(Protocol):
@@ -43,7 +45,7 @@ _CONTRACTED_HAS = re.compile(
 # Soft hyphens, joiners of no width and marks of direction.
 _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 _TECH_TERM = re.compile(r"(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)+")
-_NAME = re.compile(r"[\u4e00-\u9fff]+(?:[-·—][\u4e00-\u9fff]+){1,2}")
+_NAME = re.compile(r"(?<![\u4e00-\u9fff])[\u4e00-\u9fff]++(?:[-·—][\u4e00-\u9fff]++){1,2}")
 
 # What the engine sees of a hidden part. Letters and angle brackets: it leaves such words alone.
 _ANNOTATION_FORM = "PRONPLACEHOLDER{}PRONPLACEHOLDER"
@@ -67,6 +69,17 @@ _MARKS = _ORIGINAL_MARKS | {
     **dict.fromkeys("『』〈〉＂„«»‹›〔〕〖〗{}", "'"),
 }
 _ELLIPSIS = re.compile(r"[，,、]{3,}|[。.]{3,}|…+")
+
+_PART_SIZE = 400  # characters that the engine sees at a time
+_SENTENCE_END = re.compile(
+    r"[。！？…!?]+[”’」』）》\"')]*\s*|\n\s*"
+    # A stop behind a short word may belong to an abbreviation.
+    r"|(?<=[A-Za-z0-9]{3})(?<!Prof)(?<!Capt)(?<!Dept)(?<!Corp)(?<!Sept)\.[”’\"')\]]*\s+"
+    r"(?=[\"'“‘(]?[A-Z])"
+)
+_CLAUSE_END = re.compile(r"[，、；：]|[,;:](?=\s)\s*")
+_BLANKS = re.compile(r"\s+")
+_IDEOGRAPH = re.compile("[\u4e00-\u9fff](?=[\u4e00-\u9fff])")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +106,7 @@ class Normalizer:
             return ""
         if self.compat:
             return self._original(text)
-        spans = language_spans(_tidy(text), self.language)
+        spans = language_spans(_tidy(end_paragraphs(text)), self.language)
         return "".join(self._span(language, part) for language, part in spans).strip()
 
     def _span(self, language: Language, text: str) -> str:
@@ -129,7 +142,7 @@ class Normalizer:
                 )
             text = hidden.hide(_NAME, text.rstrip(), _NAME_FORM)
             marks = marks | {"$": "."}
-        text = self._read(language, text)
+        text = self._read_whole(language, text)
         text = hidden.restore(text).replace(_HYPHEN, "-")
         # One pass: the marks of "，，，" are mapped one by one, before they could be an ellipsis.
         pattern = f"{'|'.join(map(re.escape, marks))}|{_ORIGINAL_ELLIPSIS.pattern}"
@@ -137,19 +150,94 @@ class Normalizer:
         return annotations.restore(text)
 
     def _read(self, language: Language, text: str) -> str:
-        """The engine's words; the text itself, with a warning, where the engine fails."""
+        """The engine's words for a whole text, which it sees a few sentences at a time.
+
+        The memory that the engine takes grows with what it sees: 28 KB a character in wetext.
+        """
+        return "".join(
+            self._read_part(language, part, _SMALLER_PARTS) for part in _engine_parts(text)
+        )
+
+    def _read_part(
+        self, language: Language, text: str, smaller: Sequence[Callable[[str], list[str]]]
+    ) -> str:
+        """The engine's words; where it fails, those for smaller and smaller parts of the text."""
+        words = text.strip()
+        if not words:
+            return text
+        read, failure = self._try(language, words)
+        if not failure:
+            start = text.index(words)
+            return text[:start] + read + text[start + len(words) :]
+        for level, cut in enumerate(smaller, 1):
+            parts = cut(text)
+            if len(parts) > 1:
+                return "".join(self._read_part(language, part, smaller[level:]) for part in parts)
+        _warn_unread(language, failure, text)
+        return text
+
+    def _read_whole(self, language: Language, text: str) -> str:
+        read, failure = self._try(language, text)
+        if not failure:
+            return read
+        _warn_unread(language, failure, text)
+        return text
+
+    def _try(self, language: Language, text: str) -> tuple[str, str]:
+        """The engine's words and "", or what is wrong with them: no text may get lost."""
         engine = self.engine or wetext_engine
         try:
             read = engine(language, text)
-        except Exception as error:  # any engine, any error: no text gets lost
-            read, failure = "", f"failed with {type(error).__name__}: {error}"
-        else:
-            hidden = _PLACEHOLDER.findall(text)
-            if read.strip() and sorted(_PLACEHOLDER.findall(read)) == sorted(hidden):
-                return read
-            failure = f"gave {read!r}"
-        warnings.warn(f"{language} engine {failure}; left as it is: {text!r}", stacklevel=2)
-        return text
+        except Exception as error:  # any engine, any error
+            return "", f"failed with {type(error).__name__}: {error}"
+        hidden = _PLACEHOLDER.findall(text)
+        if read.strip() and sorted(_PLACEHOLDER.findall(read)) == sorted(hidden):
+            return read, ""
+        return "", f"gave {read!r}"
+
+
+def _warn_unread(language: Language, failure: str, text: str) -> None:
+    warnings.warn(f"{language} engine {failure}; left as it is: {text!r}", stacklevel=2)
+
+
+def _after(pattern: re.Pattern, text: str) -> list[str]:
+    """Cuts a text behind each match; the parts concatenate to it."""
+    ends = [match.end() for match in pattern.finditer(text)]
+    starts = [0, *ends]
+    return [text[a:b] for a, b in zip(starts, [*ends, len(text)], strict=True) if a < b]
+
+
+_SMALLER_PARTS = tuple(
+    functools.partial(_after, pattern) for pattern in (_SENTENCE_END, _CLAUSE_END, _BLANKS)
+)
+
+
+def _engine_parts(text: str) -> Iterator[str]:
+    """Cuts a text into parts of some sentences, of about `_PART_SIZE` characters or less.
+
+    A longer sentence is cut where it hurts least: at clauses, blanks, ideographs.
+    """
+    part = ""
+    for sentence in _after(_SENTENCE_END, text):
+        if part and len(part) + len(sentence) > _PART_SIZE:
+            yield part
+            part = ""
+        part += sentence
+        while len(part) > 2 * _PART_SIZE:
+            cuts = (_last_end(pattern, part) for pattern in (_CLAUSE_END, _BLANKS, _IDEOGRAPH))
+            cut = next((cut for cut in cuts if cut), None)
+            if cut is None:
+                break
+            yield part[:cut]
+            part = part[cut:]
+    if part:
+        yield part
+
+
+def _last_end(pattern: re.Pattern, text: str) -> int:
+    """Where the last match in the first `_PART_SIZE` characters ends; 0 without one."""
+    ends = [match.end() for match in pattern.finditer(text, 0, _PART_SIZE)]
+    return ends[-1] if ends else 0
 
 
 class _Hidden:
@@ -175,9 +263,7 @@ class _Hidden:
         return pattern.sub(replace, text)
 
     def restore(self, text: str) -> str:
-        for placeholder, part in self._parts.items():
-            text = text.replace(placeholder, part)
-        return text
+        return _PLACEHOLDER.sub(lambda match: self._parts.get(match[0], match[0]), text)
 
 
 def _letters(number: int) -> str:
