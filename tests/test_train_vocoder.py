@@ -16,7 +16,7 @@ from indextts2_jax.errors import InputError
 from indextts2_jax.nn import pytree
 from indextts2_jax.vocoder.bigvgan import BigVGANConfig
 from tests.common import ROOT
-from tests.train_common import make_step, run
+from tests.train_common import StopAt, make_step, run
 from train import vocoder
 from train.data import shards
 from train.data.shards import Take, Utterance
@@ -175,17 +175,6 @@ def test_two_sounds_are_learned_by_heart(checkpoint, data, tmp_path):
     start = f"init={out / 'checkpoint'}"
     loop.run(setup_of(settings(checkpoint, data, tmp_path / "more", start, *more)))
     assert column(tmp_path / "more", "mel_l1")[0] < 0.8
-
-
-class StopAt(loop.Stop):
-    def __init__(self, steps):
-        super().__init__()
-        self.steps = steps
-
-    def agreed(self, step):
-        self.steps -= 1
-        self.told = self.steps == 0
-        return self.told
 
 
 @pytest.mark.parametrize("stop", [1, 4])

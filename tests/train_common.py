@@ -10,7 +10,7 @@ import numpy as np
 from indextts2_jax.checkpoint.parts import Settings
 from train.data import shards
 from train.data.shards import Utterance
-from train.run import config
+from train.run import config, loop
 from train.run.step import Step, optimizer, schedule, to_devices
 from train.run.task import Partition
 
@@ -81,3 +81,16 @@ def run(step, batch, steps=2):
         state, metrics = step.train(state, frozen, to_devices(batch, step.mesh))
         losses.append(float(metrics["loss"]))
     return losses, first, frozen, state
+
+
+class StopAt(loop.Stop):
+    """Stops a run after some steps, of all stages together."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.steps = steps
+
+    def agreed(self, step: int) -> bool:
+        self.steps -= 1
+        self.told = self.steps == 0
+        return self.told

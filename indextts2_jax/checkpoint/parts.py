@@ -69,6 +69,7 @@ PARTS = {
 FRONT_END = ("w2v_bert", "semantic_codec", "campplus", "tables")  # what a speaker object depends on
 # Modules that make a part.
 TRAINERS = {
+    "w2v_bert": "train.encoder",
     "t2s": "train.t2s",
     "s2m": "train.s2m",
     "vocoder": "train.vocoder",

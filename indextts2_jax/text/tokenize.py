@@ -38,6 +38,11 @@ class Tokenizer:
         self._compat = compat
         self.vocab_size: int = self._model.vocab_size()
 
+    @property
+    def pieces(self) -> list[str]:
+        """All pieces, by id."""
+        return [self._model.id_to_piece(i) for i in range(self.vocab_size)]
+
     def encode(self, text: str) -> list[str]:
         """Returns the pieces of a normalized text; those that begin a word begin with U+2581."""
         if not self._compat or len(text.strip()) > 1:

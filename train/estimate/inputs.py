@@ -25,11 +25,13 @@ from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
 from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.t2s.gpt import T2SConfig
 from indextts2_jax.vocoder.bigvgan import BigVGANConfig
-from train import emotion, s2m, t2s, vocoder
+from train import emotion, encoder, s2m, t2s, vocoder
 from train.data.batch_plan import round_up
 from train.data.config import LENGTHS
 from train.objectives.adversary import SpeakerClassifierConfig
 from train.objectives.discriminators import DiscriminatorConfig
+from train.recognition.hearing import Method
+from train.recognition.recognizer import Units
 from train.run import artifacts, config, loop
 from train.run.config import Config
 from train.run.step import Step
@@ -37,6 +39,8 @@ from train.run.task import Batch, Task
 
 CODES_PER_S = 50
 TYPICAL_S = 6.0  # length of an utterance
+LONGEST_S = 30.0  # that `train.prepare` takes
+CHARACTERS = 60  # of an alphabet
 TEXT_PER_S = 5.0  # text tokens of a second of speech
 WORDS_PER_S = 3.0
 PROMPT_TOKENS = 64  # of a sentence in its chat, for the emotion model
@@ -195,7 +199,48 @@ def vocoder_inputs(settings: Config, stage: Config, rows_multiple: int) -> Input
     return Inputs(task, batch, batch)
 
 
+def encoder_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
+    """As `t2s_inputs`, of `train.encoder`; without a checkpoint there are CHARACTERS to tell apart.
+
+    Raises:
+      InputError: if no size of the batches is given.
+    """
+    base, data = _base(settings), settings.data
+    num_units = CHARACTERS
+    if base is not None:
+        num_units = len(Units.of(base.path / "tokenizer" / "bpe.model", settings.units).names)
+    cfg = encoder.encoder_config(settings, base)
+    hearing = encoder.make_hearing(settings, base, cfg, num_units)
+    if not data.budget:
+        raise InputError("data.budget is not given; it decides how large a batch is")
+
+    def batch(seconds: float) -> Batch:
+        length = round_up(math.ceil(CODES_PER_S * seconds))
+        rows = min(data.budget // length, data.max_rows)
+        rows = max(rows // rows_multiple, 1) * rows_multiple
+
+        def array(*shape: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((rows, *shape), dtype)
+
+        return {
+            "features": array(length, cfg.feature_width, dtype=jnp.float16),
+            "feature_lengths": array(),
+            "labels": array(length // 2),
+            "label_lengths": array(),
+            "prosody": array(length, 3, dtype=jnp.float32),
+            "weight": array(dtype=jnp.float32),
+        }
+
+    def task(remat: bool) -> Task:
+        method = Method.of(stage)
+        return hearing.without_codec(not method.quantize).task(method, remat=remat)
+
+    longest = data.max_codes / CODES_PER_S if data.max_codes else LONGEST_S
+    return Inputs(task, batch(longest), batch(min(longest, TYPICAL_S)))
+
+
 INPUTS = {
+    "encoder": encoder_inputs,
     "t2s": t2s_inputs,
     "s2m": s2m_inputs,
     "vocoder": vocoder_inputs,

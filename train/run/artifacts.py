@@ -20,6 +20,8 @@ from indextts2_jax.nn import pytree
 from indextts2_jax.release.texts import FILES
 from train.run.config import Config
 
+Folders = Mapping[str, Mapping[str, np.ndarray]]  # folder in `weights` -> name -> array
+
 
 @dataclasses.dataclass(frozen=True)
 class Base:
@@ -119,16 +121,27 @@ class Result:
         settings = dataclasses.replace(base.settings, configs=configs, trained=True, **changes)
         return cls(base, part, settings, tokenizer)
 
-    def gather(self, arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
-        """The arrays of the network among those of a run, whole, on the host of every process."""
-        prefix = f"{self.part}."
+    def gather(self, arrays: Mapping[str, jax.Array], part: str = "") -> dict[str, np.ndarray]:
+        """The arrays of a network among those of a run, whole, on the host of every process.
+
+        Args:
+          arrays: all of the run, by flat name.
+          part: name of the network; the trained one if empty.
+        """
+        prefix = f"{part or self.part}."
         own = {n.removeprefix(prefix): x for n, x in arrays.items() if n.startswith(prefix)}
         if jax.process_count() == 1:
             return {name: np.asarray(x) for name, x in own.items()}
         return {n: multihost_utils.process_allgather(x, tiled=True) for n, x in own.items()}
 
     def publish(
-        self, out: pathlib.Path, arrays: Mapping[str, jax.Array], *, suffix: str = ""
+        self,
+        out: pathlib.Path,
+        arrays: Mapping[str, jax.Array],
+        *,
+        suffix: str = "",
+        beside: Folders | None = None,
+        files: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes the checkpoint. Files of the first one that stay are hard links.
 
@@ -137,41 +150,44 @@ class Result:
             happens if it is this one.
           arrays: all of the run, by flat name.
           suffix: of the directory's name, for a second result.
+          beside: other arrays that are new, by folder in `weights`.
+          files: values of JSON files that are new, by name.
 
         Raises:
           InputError: if there is something else in it.
         """
         out = out.with_name(out.name + suffix)
-        values = self.gather(arrays)
+        folders = {self.part: self.gather(arrays), **(beside or {})}
         if jax.process_index() == 0:
-            self._replace(out, values)
+            self._replace(out, folders, files or {})
         if jax.process_count() > 1:  # nobody leaves before the coordinator has written
             multihost_utils.sync_global_devices("published")
 
-    def _replace(self, out: pathlib.Path, values: dict[str, np.ndarray]) -> None:
+    def _replace(self, out: pathlib.Path, folders: Folders, files: Mapping[str, Any]) -> None:
         """Puts the checkpoint where it belongs, whole; until then the older one stays there."""
         if not out.exists():
-            self._write(out, values)
+            self._write(out, folders, files)
             return
         before = Settings.load(out)
         # `source` may name the run by an older place.
         now = dataclasses.replace(
             self.settings, fingerprints=before.fingerprints, source=before.source
         )
-        if now == before and before.fingerprints.get(self.part) == store.fingerprint(values):
+        prints = {name: store.fingerprint(values) for name, values in folders.items()}
+        if now == before and prints.items() <= before.fingerprints.items():
             return
         new, old = (out.with_name(f".{out.name}.{what}") for what in ("new", "old"))
         for left in (new, old):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
-        self._write(new, values)
+        self._write(new, folders, files)
         out.rename(old)
         new.rename(out)
         shutil.rmtree(old, ignore_errors=True)
         print(f"{out}: replaced, it held older weights", file=sys.stderr)
 
-    def _write(self, out: pathlib.Path, values: dict[str, np.ndarray]) -> None:
+    def _write(self, out: pathlib.Path, folders: Folders, files: Mapping[str, Any]) -> None:
         base = self.base.path
-        replaced = {"checkpoint.json", self.part}
+        replaced = {"checkpoint.json", *folders, *files}
         fingerprints = dict(self.settings.fingerprints)
         if not self.settings.emotion_groups:
             replaced.add("prototypes")
@@ -185,7 +201,10 @@ class Result:
             shutil.copytree(
                 base, directory, copy_function=_link, ignore=leave_out, dirs_exist_ok=True
             )
-            fingerprints[self.part] = save_part(directory, self.part, values)
+            for name, values in folders.items():
+                fingerprints[name] = save_part(directory, name, values)
+            for name, values in files.items():
+                store.write_json(directory / name, values)
             if self.tokenizer is not None:
                 self._replace_tokenizer(self.tokenizer, directory)
             dataclasses.replace(self.settings, fingerprints=fingerprints).save(directory)
