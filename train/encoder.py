@@ -136,7 +136,7 @@ def setup(settings: Config) -> loop.Setup:
     base = Base.open(settings.checkpoint)
     units = Units.of(base.path / "tokenizer" / "bpe.model", settings.units)
     hearing = make_hearing(settings, base, encoder_config(settings, base), len(units.names))
-    feed = Feed.open(settings, base, mesh, FIELDS, 0, 0, encoded=False)
+    feed = Feed.open(settings, base, mesh, FIELDS, max_codes=0, max_text=0, encoded=False)
 
     def task(stage: Config) -> Task:
         method = Method.of(stage)
