@@ -59,6 +59,7 @@ class Checkpoints:
           CheckpointError: if none can be read: all are damaged, or were written for another model
             or optimizer.
         """
+        _drop_unawaited_errors()
         reasons: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             values = None
@@ -66,7 +67,7 @@ class Checkpoints:
                 args = ocp.args.StandardRestore(_to_dict(abstract))
                 values = self._manager.restore(step, args=args)
             except Exception as error:  # Orbax documents none
-                reasons[step] = f"{error} ".strip().split("\n")[0] or type(error).__name__
+                reasons[step] = _reason(error)
             if _all_agree(values is not None):
                 assert values is not None
                 for damaged, reason in reasons.items():
@@ -102,12 +103,35 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # Orbax documents none
-            reason = f"{error} ".strip().split("\n")[0] or type(error).__name__
-            raise CheckpointError(f"cannot write to {self.directory}: {reason}") from error
+            raise CheckpointError(f"cannot write to {self.directory}: {_reason(error)}") from error
 
     def close(self) -> None:
         """Waits and lets go of the directory."""
         self._manager.close()
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in a line."""
+    line = f"{error} ".strip().split("\n")[0]
+    return line.split(" See full TensorStore details")[0] or type(error).__name__
+
+
+def _drop_unawaited_errors() -> None:
+    """Keeps quiet, from now on, what Orbax's other reads say when one has failed.
+
+    It reads all arrays at once and leaves its event loop with the first that fails. The reads that
+    end later find the loop closed, and their coroutines fail again when they are collected: Python
+    would print a page about each.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        code = getattr(unraisable.object, "cr_code", None)
+        of_orbax = code is not None and "orbax" in code.co_filename
+        if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _all_agree(mine: bool) -> bool:
