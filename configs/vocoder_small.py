@@ -28,7 +28,7 @@ def get_config() -> Config:
     run.sample_every = 500
     run.stages = (
         vocoder.stage(
-            name="mel", adversarial=False, steps=8_000, rate=1e-3, warmup=200, final_rate=0.5
+            name="mel", adversarial=False, steps=8_000, rate=5e-4, warmup=500, final_rate=0.5
         ),
         vocoder.stage(name="adversarial", steps=20_000, rate=2e-4, warmup=200),
     )

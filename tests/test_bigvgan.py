@@ -156,6 +156,15 @@ def test_unsupported_config_is_refused(change, error):
         BigVGANConfig.from_release({**CONFIG_JSON, **change})
 
 
+def test_samples_that_are_too_loud_are_clipped_and_still_learn():
+    model = BigVGAN(BigVGANConfig.tiny(), rngs=nnx.Rngs(0))
+    model.conv_out.gain[...] *= 1e9
+    mel = jax.random.normal(jax.random.key(1), (1, 6, model.cfg.num_mels))
+    np.testing.assert_array_equal(jnp.abs(model(mel)), 1)
+    gradient = nnx.grad(lambda model: jnp.mean(model(mel) ** 2))(model)
+    assert jnp.abs(gradient.conv_out.gain[...]).sum() > 0
+
+
 @needs_shared
 def test_released_shapes_match_the_manifest():
     released = {k.removeprefix("generator/"): v for k, v in manifest("bigvgan").items()}

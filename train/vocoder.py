@@ -58,7 +58,7 @@ from train.run.writer import MetricsWriter, mel_figure
 FIELDS = ("mel", "audio")
 SILENCE = math.log(1e-5)  # of a mel
 SAMPLE_SECONDS = 5.0
-_QUIET = 0.1  # gain of the last convolution at first: the clip has no gradient where it is loud
+_QUIET = 0.1  # gain of the last convolution at first: noise as loud as speech learns slower
 
 
 def default_config() -> Config:

@@ -149,6 +149,19 @@ def sin_squared(x: jax.Array) -> jax.Array:
     return series * square
 
 
+@jax.custom_jvp
+def _clip(x: jax.Array) -> jax.Array:
+    """Limits samples to -1 .. 1; the gradient passes, so that what is too loud learns to be less.
+
+    The gradient of a plain clip is zero there: a generator that has become too loud, as one that
+    learns from nothing at a high rate may, would stay so for ever.
+    """
+    return jnp.clip(x, -1, 1)
+
+
+_clip.defjvps(lambda tangent, _, x: tangent)
+
+
 def _zero_after(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
     return x if lengths is None else zero_padding(x, length_mask(lengths, x.shape[1]))
 
@@ -330,7 +343,7 @@ class BigVGAN(nnx.Module):
             blocks = self.blocks[i * num_blocks : (i + 1) * num_blocks]
             x = _sum([block(x, taps, lengths) for block in blocks]) / num_blocks
         x = self.conv_out(self.snake_out(x, taps, lengths)).astype(jnp.float32)
-        x = jnp.tanh(x) if self.cfg.final_tanh else jnp.clip(x, -1, 1)
+        x = jnp.tanh(x) if self.cfg.final_tanh else _clip(x)
         return _zero_after(x, lengths)[..., 0]
 
 
