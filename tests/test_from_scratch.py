@@ -171,8 +171,8 @@ def train(trainer, base, data, out, *changes):
     name = trainer.__name__.split(".")[-1]
     paths = f"checkpoint={base}", f"data.paths={data}", f"out={out}"
     few = "data.validation=0", "data.ladder_ratio=8.0", "stages.0.steps=2", "sample_every=0"
-    settings = config.load(CONFIGS / f"{name}_tiny.py", (*paths, *few, *SMALL[name], *changes))
-    loop.run(trainer.setup(settings))
+    run = config.load(CONFIGS / f"{name}_tiny.py", (*paths, *few, *SMALL[name], *changes))
+    loop.run(trainer.setup(run))
     return out / "checkpoint"
 
 

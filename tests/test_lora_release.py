@@ -35,7 +35,7 @@ def data(converted, tmp_path_factory):
 @pytest.fixture(scope="module")
 def tuned(converted, data, tmp_path_factory):
     """The checkpoint of a short run, and the release made of it."""
-    run = tmp_path_factory.mktemp("lora")
+    folder = tmp_path_factory.mktemp("lora")
     changes = (
         "lora.rank=4",
         "compute_dtype=float32",
@@ -47,12 +47,12 @@ def tuned(converted, data, tmp_path_factory):
         "stages.0.rate=1e-2",
         "stages.0.warmup=1",
     )
-    paths = f"checkpoint={converted}", f"data.paths={data}", f"out={run / 'run'}"
-    settings = config.load(ROOT / "configs" / "t2s_1gpu.py", (*paths, *changes))
-    loop.run(t2s.setup(settings))
-    checkpoint = run / "run" / "checkpoint"
-    assert cli.main(["convert", "--reverse", str(checkpoint), "--out", str(run / "release")]) == 0
-    return checkpoint, run / "release"
+    paths = f"checkpoint={converted}", f"data.paths={data}", f"out={folder / 'run'}"
+    run = config.load(ROOT / "configs" / "t2s_1gpu.py", (*paths, *changes))
+    loop.run(t2s.setup(run))
+    checkpoint, release = folder / "run" / "checkpoint", folder / "release"
+    assert cli.main(["convert", "--reverse", str(checkpoint), "--out", str(release)]) == 0
+    return checkpoint, release
 
 
 def read(path):

@@ -32,13 +32,13 @@ SMALL = dataclasses.replace(
 )
 
 
-def t2s_settings():
+def t2s_run():
     cfg = dataclasses.replace(SMALL, num_speed_embeddings=0, free_slots=("zero",))
-    settings = t2s.default_config()
-    settings.model = config.preset(cfg)
-    settings.data.update(budget=1000, prompt_codes=20)
-    settings.mesh.fsdp = 2
-    return settings
+    run = t2s.default_config()
+    run.model = config.preset(cfg)
+    run.data.update(budget=1000, prompt_codes=20)
+    run.mesh.fsdp = 2
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -67,24 +67,24 @@ def checkpoint(tmp_path_factory):
     return path
 
 
-def s2m_settings(checkpoint):
-    settings = s2m.default_config()
-    settings.checkpoint, settings.init = str(checkpoint), "checkpoint"
-    settings.word_width = 6
-    settings.data.update(budget=2000, prompt_codes=20)
-    return settings
+def s2m_run(checkpoint):
+    run = s2m.default_config()
+    run.checkpoint, run.init = str(checkpoint), "checkpoint"
+    run.word_width = 6
+    run.data.update(budget=2000, prompt_codes=20)
+    return run
 
 
 @pytest.fixture(scope="module")
 def decoder():
     """The plan of T2S, all of which learns."""
-    return plan.make_plan(t2s_settings(), 2)
+    return plan.make_plan(t2s_run(), 2)
 
 
 @pytest.fixture(scope="module")
 def matcher(checkpoint):
     """The plan of S2M, of a checkpoint."""
-    return plan.make_plan(s2m_settings(checkpoint), 2, A100, hours=100, efficiency=0.5)
+    return plan.make_plan(s2m_run(checkpoint), 2, A100, hours=100, efficiency=0.5)
 
 
 def test_bytes_are_those_of_the_state(decoder):
@@ -100,12 +100,12 @@ def test_bytes_are_those_of_the_state(decoder):
 
 
 def test_frozen_and_averaged_arrays_are_counted():
-    settings = t2s_settings()
-    settings.ema, settings.accumulation = 0.999, 2
+    run = t2s_run()
+    run.ema, run.accumulation = 0.999, 2
     stage = t2s.stage(freeze=(t2s.EMOTION_BRANCH,))
     mesh = sharding.abstract_mesh(2, fsdp=2)
-    inputs = plan_inputs.t2s_inputs(settings, stage, 4)
-    step = plan_inputs.make_step(settings, stage, inputs, mesh)
+    inputs = plan_inputs.t2s_inputs(run, stage, 4)
+    step = plan_inputs.make_step(run, stage, inputs, mesh)
     held = plan_memory.state_bytes(step)
     assert held["average"] == held["parameters"] > held["frozen"] > 0
     assert plan_memory.step_bytes(step, inputs.largest)["gradients"] == 2 * held["parameters"]
@@ -121,8 +121,8 @@ def test_s2m_is_planned_on_the_networks_of_its_checkpoint(matcher):
 
 def test_batches_of_s2m_are_those_of_the_data(checkpoint, matcher):
     """161 codes (with the stop code) are 277 frames; 20 of the prompt are 35; padded to eights."""
-    settings = s2m_settings(checkpoint)
-    inputs = plan_inputs.s2m_inputs(settings, settings.stages[0], 2)
+    run = s2m_run(checkpoint)
+    inputs = plan_inputs.s2m_inputs(run, run.stages[0], 2)
     shapes = {name: x.shape[1:] for name, x in inputs.largest.items()}
     assert shapes["mel"] == (280, 80) and shapes["prompt_mel"] == (40, 80)
     assert shapes["codes"] == (168,) and shapes["features"] == (168, 24)
@@ -130,8 +130,8 @@ def test_batches_of_s2m_are_those_of_the_data(checkpoint, matcher):
     assert shapes["word_vectors"] == (16, 6) and shapes["word_frames"] == (16,)
     assert matcher.largest.rows == 2000 // (280 + 40)
     assert matcher.largest.tokens == matcher.largest.rows * (280 + 40)
-    settings.stages = (s2m.stage(prompt="prefix", latent_probability=0.0),)
-    alone = plan_inputs.s2m_inputs(settings, settings.stages[0], 2).largest
+    run.stages = (s2m.stage(prompt="prefix", latent_probability=0.0),)
+    alone = plan_inputs.s2m_inputs(run, run.stages[0], 2).largest
     assert not alone.keys() & {"text", "features", "prompt_mel", "prompt_codes", "prompt_features"}
     assert len(alone["mel"]) == 2 * (2000 // 280 // 2)
 
@@ -145,14 +145,14 @@ def test_time_follows_from_flops_and_peak(matcher):
 
 
 def test_t2s_is_that_of_a_checkpoint_if_it_begins_with_it(checkpoint):
-    settings = t2s_settings()
-    settings.checkpoint, settings.init = str(checkpoint), "checkpoint"
-    settings.duration_slots = ("pos(T)", "zero")
-    inputs = plan_inputs.t2s_inputs(settings, settings.stages[0], 1)
+    run = t2s_run()
+    run.checkpoint, run.init = str(checkpoint), "checkpoint"
+    run.duration_slots = ("pos(T)", "zero")
+    inputs = plan_inputs.t2s_inputs(run, run.stages[0], 1)
     assert "t2s.speed_embed.embedding" in inputs.task(False).shapes
-    settings.checkpoint = ""
+    run.checkpoint = ""
     with pytest.raises(InputError, match="the model has 1"):
-        plan_inputs.t2s_inputs(settings, settings.stages[0], 1).task(False)
+        plan_inputs.t2s_inputs(run, run.stages[0], 1).task(False)
 
 
 def forward_flops(task, batch):
@@ -192,12 +192,12 @@ def test_flops_are_those_of_xla():
     regulator = dataclasses.replace(base.length_regulator, in_width=64, width=64)
     codec = dataclasses.replace(small_configs()["semantic_codec"], feature_width=64)
     flow = S2MConfig((96, 32, 64), regulator, velocity)
-    settings = s2m.default_config()
-    settings.data.update(budget=500, prompt_codes=40, max_codes=64)
+    run = s2m.default_config()
+    run.data.update(budget=500, prompt_codes=40, max_codes=64)
     fields = s2m.Method().fields
     widths = {"features": 64, "prompt_features": 64, "mel": 80, "prompt_mel": 80}
     batch, _ = plan_inputs._batches(
-        settings.data,
+        run.data,
         fields,
         {**widths, "prompt_style": 192},
         cfg=decoder,
@@ -215,24 +215,24 @@ def test_flops_are_those_of_xla():
 
 
 def test_wrong_input_is_an_error():
-    settings = t2s_settings()
+    run = t2s_run()
     with pytest.raises(InputError, match="GTX"):
-        plan.make_plan(settings, 2, "NVIDIA GTX")
+        plan.make_plan(run, 2, "NVIDIA GTX")
     with pytest.raises(InputError, match="no stage 'x'"):
-        plan.make_plan(settings, 2, stage="x")
+        plan.make_plan(run, 2, stage="x")
     with pytest.raises(InputError, match="3 devices"):
-        plan.make_plan(settings, 3)
-    settings.trainer = "none"
+        plan.make_plan(run, 3)
+    run.trainer = "none"
     with pytest.raises(InputError, match="t2s"):
-        plan.make_plan(settings, 2)
+        plan.make_plan(run, 2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("trainer", "remat"), [("t2s", False), ("s2m", True)])
 def test_compiled_step_agrees(checkpoint, trainer, remat):
-    settings = t2s_settings() if trainer == "t2s" else s2m_settings(checkpoint)
-    settings.remat = remat
-    checked = plan_memory.check(settings, jax.devices()[:2])
+    run = t2s_run() if trainer == "t2s" else s2m_run(checkpoint)
+    run.remat = remat
+    checked = plan_memory.check(run, jax.devices()[:2])
     predicted, compiled = checked.arguments
     # XLA leaves out what a step does not use: here the heads of T2S, which S2M does without.
     assert compiled == pytest.approx(predicted, rel=0.01 if trainer == "t2s" else 0.05)
@@ -243,11 +243,11 @@ def test_compiled_step_agrees(checkpoint, trainer, remat):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[a-z]*.py")), ids=lambda p: p.stem)
 def test_every_configuration_can_be_planned(path):
-    settings = config.load(path)
-    mesh = sharding.abstract_mesh(8, **settings.mesh.to_dict())
-    for stage in settings.stages:
-        inputs = plan_inputs.INPUTS[settings.trainer](settings, stage, 8)
-        step = plan_inputs.make_step(settings, stage, inputs, mesh)
+    run = config.load(path)
+    mesh = sharding.abstract_mesh(8, **run.mesh.to_dict())
+    for stage in run.stages:
+        inputs = plan_inputs.INPUTS[run.trainer](run, stage, 8)
+        step = plan_inputs.make_step(run, stage, inputs, mesh)
         assert sum(plan_memory.state_bytes(step).values()) > 0
         assert step.task.flops(inputs.largest) > 0
 

@@ -7,7 +7,7 @@ import pytest
 
 from indextts2_jax.errors import InputError
 from tests.common import ROOT
-from tests.test_plan import t2s_settings
+from tests.test_plan import t2s_run
 from train import benchmark, s2m
 from train.estimate import inputs as plan_inputs
 
@@ -15,7 +15,7 @@ from train.estimate import inputs as plan_inputs
 @pytest.mark.slow
 def test_steps_are_timed_and_counted(tmp_path, capsys):
     path = tmp_path / "run.py"
-    path.write_text("from tests.test_plan import t2s_settings as get_config\n")
+    path.write_text("from tests.test_plan import t2s_run as get_config\n")
     words = ["--config", str(path), "compute_dtype=float32", "accumulation=2", "--steps", "2"]
     assert benchmark.main([*words, "--json"]) == 0
     report = benchmark.Report(**json.loads(capsys.readouterr().out))
@@ -32,18 +32,18 @@ def test_steps_are_timed_and_counted(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_gives_no_figures():
-    settings = t2s_settings()
-    settings.compute_dtype = "float32"
-    settings.stages[0].update(rate=1e30, warmup=0)
+    run = t2s_run()
+    run.compute_dtype = "float32"
+    run.stages[0].update(rate=1e30, warmup=0)
     with pytest.raises(InputError, match="the loss is nan"):
-        benchmark.benchmark(settings, steps=2)
+        benchmark.benchmark(run, steps=2)
 
 
 def test_nothing_of_a_random_batch_is_padding():
-    settings = s2m.default_config()
-    settings.word_width = 6
-    settings.data.update(budget=2000, prompt_codes=20)
-    shapes = plan_inputs.s2m_inputs(settings, settings.stages[0], 1).typical
+    run = s2m.default_config()
+    run.word_width = 6
+    run.data.update(budget=2000, prompt_codes=20)
+    shapes = plan_inputs.s2m_inputs(run, run.stages[0], 1).typical
     batch = benchmark.random_batch(shapes)
     assert {n: (x.shape, x.dtype) for n, x in batch.items()} == {
         n: (x.shape, x.dtype) for n, x in shapes.items()

@@ -245,7 +245,7 @@ def base(tmp_path_factory):
     return random_checkpoint(tmp_path_factory.mktemp("base") / "checkpoint")
 
 
-def settings(base, file, out, *changes):
+def make_run(base, file, out, *changes):
     files = f"checkpoint={base}", f"data.paths={file}", f"out={out}"
     return config.load(CONFIG, [*files, *SMALL, *changes])
 
@@ -255,7 +255,7 @@ def whole(base, file, tmp_path_factory):
     """An uninterrupted run of each form."""
     out = tmp_path_factory.mktemp("whole")
     for form in CFGS:
-        loop.run(emotion.setup(settings(base, file, out / form, f"form={form}")))
+        loop.run(emotion.setup(make_run(base, file, out / form, f"form={form}")))
     return out
 
 
@@ -293,10 +293,10 @@ class StopAt(loop.Stop):
 @pytest.mark.slow
 @FORMS
 def test_resumed_equals_uninterrupted(whole, base, file, tmp_path, form):
-    run_settings = settings(base, file, tmp_path / "run", f"form={form}")
-    loop.run(emotion.setup(run_settings), StopAt(4))
+    run = make_run(base, file, tmp_path / "run", f"form={form}")
+    loop.run(emotion.setup(run), StopAt(4))
     assert not (tmp_path / "run" / "checkpoint").exists()
-    loop.run(emotion.setup(run_settings))
+    loop.run(emotion.setup(run))
     losses = column(tmp_path / "run", "loss")
     np.testing.assert_allclose(losses, column(whole / form, "loss"), rtol=1e-5)
     got, want = (arrays_of(path / "checkpoint") for path in (tmp_path / "run", whole / form))
@@ -322,7 +322,7 @@ def test_adapters_go_on_from_a_checkpoint_or_a_directory_of_transformers(
     changes = "lora.rank=4", "stages.0.steps=2", "sample_every=0"
     for name, init in {"checkpoint": generator, "transformers": directory}.items():
         out = tmp_path / name
-        loop.run(emotion.setup(settings(base, file, out, f"init={init}", *changes)))
+        loop.run(emotion.setup(make_run(base, file, out, f"init={init}", *changes)))
         after = arrays_of(out / "checkpoint")
         for array, x in before.items():
             adapted = re.fullmatch(lora.QWEN3_TARGETS[0], array) is not None
@@ -352,7 +352,7 @@ def test_a_converted_release_gets_another_reader_and_converts_back(
     """Neither its files of settings nor its tokenizer fit the new network."""
     transformers = pytest.importorskip("transformers")
     changes = "stages.0.steps=1", "sample_every=0", "emotions=paper"
-    loop.run(emotion.setup(settings(converted, file, tmp_path / "run", *changes)))
+    loop.run(emotion.setup(make_run(converted, file, tmp_path / "run", *changes)))
     checkpoint, exported = tmp_path / "run" / "checkpoint", tmp_path / "exported"
     assert Settings.load(checkpoint).emotions == SEVEN
     assert not Settings.load(checkpoint).emotion_groups  # other emotions, other prototypes
@@ -383,7 +383,7 @@ def test_a_converted_release_gets_another_reader_and_converts_back(
 )
 def test_settings_that_cannot_be_used_are_one_line(base, file, tmp_path, change, message):
     with pytest.raises(InputError, match=re.escape(message)) as caught:
-        emotion.setup(settings(base, file, tmp_path / "run", change))
+        emotion.setup(make_run(base, file, tmp_path / "run", change))
     assert "\n" not in str(caught.value)
 
 
@@ -391,7 +391,7 @@ def test_settings_that_cannot_be_used_are_one_line(base, file, tmp_path, change,
 def test_a_classifier_does_not_become_a_generator(whole, base, file, tmp_path):
     init = f"init={whole / 'distribution' / 'checkpoint'}"
     with pytest.raises(InputError, match="init is a classifier, which cannot write"):
-        emotion.setup(settings(base, file, tmp_path / "run", init, "form=generative"))
+        emotion.setup(make_run(base, file, tmp_path / "run", init, "form=generative"))
 
 
 @pytest.mark.slow

@@ -259,7 +259,7 @@ SMALL = (
 )  # fmt: skip
 
 
-def settings(checkpoint, data, out, *changes):
+def make_run(checkpoint, data, out, *changes):
     values = (f"checkpoint={checkpoint}", f"data.paths={data}", f"out={out}", *SMALL, *changes)
     return config.load(ROOT / "configs" / "encoder_tiny.py", values)
 
@@ -282,7 +282,7 @@ def column(out, name):
 def test_a_few_texts_are_learned_by_heart_and_published(checkpoint, data, tmp_path):
     out = tmp_path / "run"
     few = "stages.0.steps=150", "stages.1.steps=150", "sample_every=150"
-    loop.run(setup_of(settings(checkpoint, data, out, *few, "checkpoints.every=500")))
+    loop.run(setup_of(make_run(checkpoint, data, out, *few, "checkpoints.every=500")))
     assert column(out, "sample_cer")[0] < 0.05  # before there is a codec
     assert column(out, "sample_cer_codes")[-1] < 0.05
     assert column(out, "sample_f0_codes")[-1] > 0.5
@@ -307,7 +307,7 @@ def test_a_few_texts_are_learned_by_heart_and_published(checkpoint, data, tmp_pa
 
     more = "stages.0.steps=1", "stages.1.steps=1", "sample_every=0", "log_every=1"
     start = f"init={path}", "stages.0.warmup=1000000"
-    loop.run(setup_of(settings(checkpoint, data, tmp_path / "more", *start, *more)))
+    loop.run(setup_of(make_run(checkpoint, data, tmp_path / "more", *start, *more)))
     assert column(tmp_path / "more", "ctc_loss")[0] < 0.5
     assert recognizer.fits(tmp_path / "more" / "checkpoint", recognizer.config_of(path))
 
@@ -316,7 +316,7 @@ def test_a_few_texts_are_learned_by_heart_and_published(checkpoint, data, tmp_pa
 def test_statistics_make_the_features_standard(checkpoint, data, tmp_path):
     out = tmp_path / "run"
     few = "stages.0.steps=3", "stages.1.steps=1", "stages.1.quantize=False", "sample_every=0"
-    loop.run(setup_of(settings(checkpoint, data, out, *few, "data.budget=100000")))
+    loop.run(setup_of(make_run(checkpoint, data, out, *few, "data.budget=100000")))
     path = out / "checkpoint"
     after = Settings.load(path)
     assert after.configs["semantic_codec"] == Settings.load(checkpoint).configs["semantic_codec"]
@@ -337,7 +337,7 @@ def test_statistics_make_the_features_standard(checkpoint, data, tmp_path):
 def test_stopped_and_resumed_equals_uninterrupted(checkpoint, data, tmp_path):
     short = "stages.0.steps=2", "stages.1.steps=4", "sample_every=0", "log_every=1"
     whole, parts = (
-        settings(checkpoint, data, tmp_path / name, *short) for name in ("whole", "parts")
+        make_run(checkpoint, data, tmp_path / name, *short) for name in ("whole", "parts")
     )
     loop.run(setup_of(whole))
     for steps in (1, 3):  # in the first stage, and in the second
@@ -358,7 +358,7 @@ def test_stopped_and_resumed_equals_uninterrupted(checkpoint, data, tmp_path):
 )
 def test_what_cannot_be_trained_is_refused(checkpoint, data, tmp_path, change, error):
     with pytest.raises(InputError, match=error):
-        setup_of(settings(checkpoint, data, tmp_path, change))
+        setup_of(make_run(checkpoint, data, tmp_path, change))
 
 
 def test_a_checkpoint_without_recognizer_says_who_makes_one(checkpoint):

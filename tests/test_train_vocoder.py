@@ -140,7 +140,7 @@ def data(tmp_path_factory, checkpoint):
     return path
 
 
-def settings(checkpoint, data, out, *changes):
+def make_run(checkpoint, data, out, *changes):
     values = (f"checkpoint={checkpoint}", f"data.paths={data}", f"out={out}", *changes)
     return config.load(ROOT / "configs" / "vocoder_tiny.py", values)
 
@@ -162,7 +162,7 @@ def column(out, name):
 def test_two_sounds_are_learned_by_heart(checkpoint, data, tmp_path):
     out = tmp_path / "run"
     few = "stages.0.steps=200", "stages.1.steps=20", "sample_every=220", "checkpoints.every=500"
-    loop.run(setup_of(settings(checkpoint, data, out, *few)))
+    loop.run(setup_of(make_run(checkpoint, data, out, *few)))
     distance = column(out, "mel_l1")
     assert distance[0] > 1.5 and np.mean(distance[-3:]) < 0.7, distance
     assert (out / "samples" / "00000220" / "1" / "mel.png").is_file()
@@ -173,7 +173,7 @@ def test_two_sounds_are_learned_by_heart(checkpoint, data, tmp_path):
 
     more = "stages.0.steps=2", "stages.1.steps=1", "sample_every=0", "log_every=1"
     start = f"init={out / 'checkpoint'}"
-    loop.run(setup_of(settings(checkpoint, data, tmp_path / "more", start, *more)))
+    loop.run(setup_of(make_run(checkpoint, data, tmp_path / "more", start, *more)))
     assert column(tmp_path / "more", "mel_l1")[0] < 0.8
 
 
@@ -181,7 +181,7 @@ def test_two_sounds_are_learned_by_heart(checkpoint, data, tmp_path):
 def test_stopped_and_resumed_equals_uninterrupted(checkpoint, data, tmp_path, stop):
     short = "stages.0.steps=2", "stages.1.steps=4", "sample_every=0", "log_every=1"
     for name in ("whole", "parts"):
-        run = settings(checkpoint, data, tmp_path / name, *short)
+        run = make_run(checkpoint, data, tmp_path / name, *short)
         if name == "parts":
             loop.run(setup_of(run), StopAt(stop))
             assert not (tmp_path / name / "checkpoint").exists()
@@ -201,7 +201,7 @@ def test_stopped_and_resumed_equals_uninterrupted(checkpoint, data, tmp_path, st
 )
 def test_what_cannot_be_trained_is_refused(checkpoint, data, tmp_path, change, error):
     with pytest.raises(InputError, match=error):
-        setup_of(settings(checkpoint, data, tmp_path, change))
+        setup_of(make_run(checkpoint, data, tmp_path, change))
 
 
 def test_products_of_the_released_generator_are_counted():

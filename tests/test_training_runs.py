@@ -58,7 +58,7 @@ def assignments(checkpoint, data, out, *changes):
     ]
 
 
-def settings(checkpoint, data, out, *changes):
+def make_run(checkpoint, data, out, *changes):
     return config.load(
         ROOT / "configs" / "t2s_tiny.py", assignments(checkpoint, data, out, *changes)
     )
@@ -83,7 +83,7 @@ def weights(out):
 def whole(tmp_path_factory, checkpoint, data):
     """An uninterrupted run."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    loop.run(t2s.setup(settings(checkpoint, data, out)))
+    loop.run(t2s.setup(make_run(checkpoint, data, out)))
     return out
 
 
@@ -124,7 +124,7 @@ def test_a_run_leaves_a_checkpoint_to_speak_with(whole, checkpoint):
 
 def test_samples_are_spoken_and_change_nothing(whole, tmp_path, checkpoint, data):
     out = tmp_path / "run"
-    sampled = settings(checkpoint, data, out, "sample_every=4", "samples=1")
+    sampled = make_run(checkpoint, data, out, "sample_every=4", "samples=1")
     loop.run(t2s.setup(sampled))
     assert weights(out) == weights(whole)
     folder = out / "samples"
@@ -183,7 +183,7 @@ class StopAt3(loop.Stop):
 
 def test_stopped_and_resumed_equals_uninterrupted(whole, tmp_path, checkpoint, data):
     out = tmp_path / "run"
-    run = settings(checkpoint, data, out)
+    run = make_run(checkpoint, data, out)
     loop.run(t2s.setup(run), StopAt3())
     assert not (out / "checkpoint").exists()
     loop.run(t2s.setup(run))
@@ -193,8 +193,8 @@ def test_stopped_and_resumed_equals_uninterrupted(whole, tmp_path, checkpoint, d
 
 def test_resumed_on_another_mesh_goes_on_within_rounding(whole, tmp_path, checkpoint, data):
     out = tmp_path / "run"
-    loop.run(t2s.setup(settings(checkpoint, data, out)), StopAt3())
-    resumed = t2s.setup(settings(checkpoint, data, out, "mesh.fsdp=4"))
+    loop.run(t2s.setup(make_run(checkpoint, data, out)), StopAt3())
+    resumed = t2s.setup(make_run(checkpoint, data, out, "mesh.fsdp=4"))
     assert dict(resumed.mesh.shape) == {"data": 2, "fsdp": 4, "tensor": 1}
     loop.run(resumed)
     got, want = rows(out), rows(whole)
@@ -249,7 +249,7 @@ def test_two_processes_equal_one(tmp_path, checkpoint, data):
     for process in two_processes(*args):
         _, errors = process.communicate(timeout=500)
         assert process.returncode == 0, errors
-    run = settings(checkpoint, data, alone, *changes)
+    run = make_run(checkpoint, data, alone, *changes)
     setup = t2s.setup(run)
     assert sharding.batch_parts(setup.mesh) == 8
     loop.run(setup)
@@ -280,7 +280,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path, checkpoint):
     bad = save(tmp_path / "data", checkpoint, bad)
     out = tmp_path / "run"
     with pytest.raises(loop.InputError, match=r"loss nan .* at step 1; its batch is in"):
-        loop.run(t2s.setup(settings(checkpoint, bad, out, "data.validation=0")))
+        loop.run(t2s.setup(make_run(checkpoint, bad, out, "data.validation=0")))
     with np.load(next(out.glob("not_finite-1-*.npz"))) as file:
         assert np.isnan(file["features"]).any() or np.isnan(file["prompt_features"]).any()
 
@@ -288,7 +288,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path, checkpoint):
 def test_data_of_other_encoders_is_refused(tmp_path, checkpoint, data):
     other = random_checkpoint(tmp_path / "other", seed=1)
     with pytest.raises(loop.InputError, match=r"were made with different .*semantic_codec"):
-        t2s.setup(settings(other, data, tmp_path / "run"))
+        t2s.setup(make_run(other, data, tmp_path / "run"))
 
 
 def test_s2m_learns_utterances_by_heart_on_a_laptop(tmp_path, checkpoint):
@@ -314,11 +314,11 @@ def test_s2m_learns_utterances_by_heart_on_a_laptop(tmp_path, checkpoint):
 def test_more_steps_publish_the_new_weights_and_say_so(whole, tmp_path, checkpoint, data, capsys):
     out = tmp_path / "run"
     shutil.copytree(whole, out)
-    loop.run(t2s.setup(settings(checkpoint, data, out)))  # nothing is left to do
+    loop.run(t2s.setup(make_run(checkpoint, data, out)))  # nothing is left to do
     assert weights(out) == weights(whole)
     assert "replaced" not in capsys.readouterr().err
     (out / ".checkpoint.new").mkdir()  # of a process that was killed
-    loop.run(t2s.setup(settings(checkpoint, data, out, "stages.0.steps=8")))
+    loop.run(t2s.setup(make_run(checkpoint, data, out, "stages.0.steps=8")))
     assert weights(out) != weights(whole)
     assert f"{out / 'checkpoint'}: replaced" in capsys.readouterr().err
     assert not list(out.glob(".checkpoint.*"))
@@ -349,12 +349,12 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_it_goes_on(
     for path in (out / "0-main").glob("[0-9]*"):
         damage(path)
     with pytest.raises(InputError, match=r"0-main/6 is damaged or does not fit"):
-        loop.run(t2s.setup(settings(checkpoint, data, out)))
+        loop.run(t2s.setup(make_run(checkpoint, data, out)))
 
 
 def test_a_second_process_on_one_run_is_refused(whole, tmp_path, checkpoint, data):
     out = tmp_path / "run"
-    run = t2s.setup(settings(checkpoint, data, out))
+    run = t2s.setup(make_run(checkpoint, data, out))
     with locked(out / loop.LOCK), pytest.raises(InputError, match="another process writes to"):
         loop.run(run)
     assert not (out / "config.json").exists()
@@ -363,9 +363,9 @@ def test_a_second_process_on_one_run_is_refused(whole, tmp_path, checkpoint, dat
 def test_the_best_weights_are_kept_beside_the_last(whole, tmp_path, checkpoint, data, capsys):
     out = tmp_path / "run"
     changes = "keep_best=validation_loss", "best_is=max", "validate_every=2"
-    loop.run(t2s.setup(settings(checkpoint, data, out, *changes)), StopAt3())
+    loop.run(t2s.setup(make_run(checkpoint, data, out, *changes)), StopAt3())
     best = json.loads((out / "checkpoint-best" / "checkpoint.json").read_text())
-    loop.run(t2s.setup(settings(checkpoint, data, out, *changes)))
+    loop.run(t2s.setup(make_run(checkpoint, data, out, *changes)))
     losses = {row["step"]: float(row["validation_loss"]) for row in rows(out)
               if row["validation_loss"]}  # fmt: skip
     assert list(losses) == ["2", "4", "6"] and max(losses, key=losses.__getitem__) == "2"
@@ -373,15 +373,15 @@ def test_the_best_weights_are_kept_beside_the_last(whole, tmp_path, checkpoint, 
     assert after["fingerprints"] == best["fingerprints"]  # the run went on with the best of before
     assert after["fingerprints"]["t2s"] != weights(out) == weights(whole)
     with pytest.raises(InputError, match="best_is is 'least'; want min or max"):
-        loop.run(t2s.setup(settings(checkpoint, data, tmp_path / "x", "best_is=least")))
+        loop.run(t2s.setup(make_run(checkpoint, data, tmp_path / "x", "best_is=least")))
 
 
 def test_muon_resumed_equals_uninterrupted(tmp_path, checkpoint, data):
     whole, out = tmp_path / "whole", tmp_path / "run"
     changes = "stages.0.optimizer=muon", "validate_every=9"
-    loop.run(t2s.setup(settings(checkpoint, data, whole, *changes)))
-    loop.run(t2s.setup(settings(checkpoint, data, out, *changes)), StopAt3())
-    loop.run(t2s.setup(settings(checkpoint, data, out, *changes)))
+    loop.run(t2s.setup(make_run(checkpoint, data, whole, *changes)))
+    loop.run(t2s.setup(make_run(checkpoint, data, out, *changes)), StopAt3())
+    loop.run(t2s.setup(make_run(checkpoint, data, out, *changes)))
     assert rows(out) == rows(whole)
     assert weights(out) == weights(whole)
     losses = numbers(rows(out), "loss")

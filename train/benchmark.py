@@ -75,29 +75,27 @@ class Report:
     planned_bytes: int
 
 
-def benchmark(
-    settings: Config, *, stage: str = "", longest: bool = False, steps: int = STEPS
-) -> Report:
+def benchmark(run: Config, *, stage: str = "", longest: bool = False, steps: int = STEPS) -> Report:
     """Trains some steps on a random batch.
 
     Args:
-      settings: of the run; `checkpoint` and `data.paths` may be empty.
+      run: the configuration; `checkpoint` and `data.paths` may be empty.
       stage: name of the stage, "" for the first.
       longest: take the batch of the longest utterances, not that of typical ones.
       steps: that are timed.
 
     Raises:
-      InputError: if the settings or the mesh cannot be used, or a loss is not finite.
+      InputError: if the configuration or the mesh cannot be used, or a loss is not finite.
     """
     if steps < 1:
         raise InputError(f"steps is {steps}; it must be at least 1")
-    chosen = find_stage(settings, stage)
-    mesh = loop.make_mesh(settings)
-    inputs = make_inputs(settings, chosen, mesh)
-    step = make_step(settings, chosen, inputs, mesh)
+    chosen = find_stage(run, stage)
+    mesh = loop.make_mesh(run)
+    inputs = make_inputs(run, chosen, mesh)
+    step = make_step(run, chosen, inputs, mesh)
     shapes = inputs.largest if longest else inputs.typical
     if "codes" not in shapes:
-        raise InputError(f"{settings.trainer} cannot be timed here; its runs print tokens/s")
+        raise InputError(f"{run.trainer} cannot be timed here; its runs print tokens/s")
     batch = to_devices(random_batch(shapes), mesh)
     frozen, state = _begin(step)
 
@@ -114,12 +112,12 @@ def benchmark(
     memory: Mapping[str, int] = device.memory_stats() or {}
     (rows, codes) = batch["codes"].shape
     return Report(
-        trainer=settings.trainer,
+        trainer=run.trainer,
         stage=chosen.name,
         device_kind=device.device_kind,
         mesh=dict(mesh.shape),
-        dtype=settings.compute_dtype,
-        remat=settings.remat,
+        dtype=run.compute_dtype,
+        remat=run.remat,
         rows=rows,
         codes=codes,
         compile_s=compile_s,
@@ -128,7 +126,7 @@ def benchmark(
         tflops=flops / 1e12,
         mfu=None if peak is None else flops / peak,
         peak_bytes=memory.get("peak_bytes_in_use"),
-        planned_bytes=plan_memory.needed_bytes(step, inputs, shapes, remat=settings.remat),
+        planned_bytes=plan_memory.needed_bytes(step, inputs, shapes, remat=run.remat),
     )
 
 
@@ -204,9 +202,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print numbers")
     args = parser.parse_intermixed_args(argv)
     try:
-        settings = config.load(args.config, args.assignments)
+        run = config.load(args.config, args.assignments)
         programs.enable_compilation_cache()
-        report = benchmark(settings, stage=args.stage, longest=args.longest, steps=args.steps)
+        report = benchmark(run, stage=args.stage, longest=args.longest, steps=args.steps)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -162,7 +162,7 @@ class Start:
     """Where a run begins.
 
     Attributes:
-      cfg: architecture, without labels; its vocabulary may still be that of the settings.
+      cfg: architecture, without labels; its vocabulary may still be that of the run.
       arrays: shardings by name -> arrays of those names.
       tokenizer: directory of its tokenizer; None = one is to be made.
     """
@@ -172,18 +172,18 @@ class Start:
     tokenizer: pathlib.Path | None
 
     @classmethod
-    def of(cls, settings: Config, base: artifacts.Base) -> "Start":
+    def of(cls, run: Config, base: artifacts.Base) -> "Start":
         """What `init` names.
 
         Raises:
           InputError: if it has no Qwen3 that can be used.
         """
-        if settings.init == "scratch":
-            return cls(config.architecture(Qwen3Config, settings.model), lambda places: {}, None)
-        path = pathlib.Path(settings.init)
-        if settings.init != "checkpoint" and (path / "config.json").is_file():
+        if run.init == "scratch":
+            return cls(config.architecture(Qwen3Config, run.model), lambda places: {}, None)
+        path = pathlib.Path(run.init)
+        if run.init != "checkpoint" and (path / "config.json").is_file():
             return cls._of_hugging_face(path)
-        source = artifacts.source_of(settings, base)
+        source = artifacts.source_of(run, base)
         cfg = source.config("qwen3")
         return cls(
             cfg,
@@ -361,37 +361,36 @@ def _spread(sentences: Sequence[Sentence], count: int) -> list[Sentence]:
     return [sentences[i] for i in places]
 
 
-def setup(settings: Config) -> loop.Setup:
+def setup(run: Config) -> loop.Setup:
     """Everything that a run needs, from its configuration.
 
     Raises:
-      InputError: if checkpoint, sentences and settings do not fit each other.
+      InputError: if checkpoint, sentences and configuration do not fit each other.
     """
     for key, choices in (("form", FORMS), ("emotions", ("checkpoint", "paper"))):
-        if settings[key] not in choices:
-            raise TrainingError(f"{key} is {settings[key]!r}; want one of {', '.join(choices)}")
-    mesh = loop.make_mesh(settings)
-    rows, multiple = settings.data.rows, sharding.batch_parts(mesh) * settings.accumulation
+        if run[key] not in choices:
+            raise TrainingError(f"{key} is {run[key]!r}; want one of {', '.join(choices)}")
+    mesh = loop.make_mesh(run)
+    rows, multiple = run.data.rows, sharding.batch_parts(mesh) * run.accumulation
     if rows < 1 or rows % multiple:
         raise TrainingError(f"data.rows is {rows}; want a multiple of {multiple}")
-    base = artifacts.Base.open(settings.checkpoint)
+    base = artifacts.Base.open(run.checkpoint)
     emotions = base.settings.emotions
-    if settings.emotions == "paper":
+    if run.emotions == "paper":
         emotions = EmotionSet.paper()
-    start = Start.of(settings, base)
-    cfg = start.fitted(emotions, settings.form)
-    found = load_sentences(settings.data.paths, EmotionSet.paper())
+    start = Start.of(run, base)
+    cfg = start.fitted(emotions, run.form)
+    found = load_sentences(run.data.paths, EmotionSet.paper())
 
-    out = pathlib.Path(settings.out)
+    out = pathlib.Path(run.out)
     texts = [sentence.text for sentence in found["train"]]
-    if settings.form == "generative":
+    if run.form == "generative":
         distributions = tables.targets(found["train"], emotions)
         texts += [tables.answer(distribution, emotions) for distribution in distributions]
     keep_tokenizer(out / "tokenizer", start, cfg, texts)
     tokenizer = load_tokenizer(out / "tokenizer")
     encoded = {
-        split: tables.encode(some, tokenizer, emotions, settings.form)
-        for split, some in found.items()
+        split: tables.encode(some, tokenizer, emotions, run.form) for split, some in found.items()
     }
     widths = tables.widths_of([row for rows_of in encoded.values() for row in rows_of])
     data = {split: Table.of(rows_of, widths) for split, rows_of in encoded.items() if rows_of}
@@ -404,18 +403,18 @@ def setup(settings: Config) -> loop.Setup:
         base, "qwen3", {"qwen3": cfg}, tokenizer=out / "tokenizer", **changes
     )
     samples = None
-    held_out = {s: _spread(found[s], settings.samples) for s in HELD_OUT if found[s]}
-    if settings.sample_every and held_out:
+    held_out = {s: _spread(found[s], run.samples) for s in HELD_OUT if found[s]}
+    if run.sample_every and held_out:
         samples = Readings(result, out, held_out)
 
     def batches(stage: Config, first: int) -> Any:
-        seed = settings.seed, zlib.crc32(stage.name.encode())
+        seed = run.seed, zlib.crc32(stage.name.encode())
         return data["train"].endless(rows, seed, first)
 
     return loop.Setup(
-        settings,
+        run,
         mesh,
-        lambda stage: make_task(cfg, remat=settings.remat),
+        lambda stage: make_task(cfg, remat=run.remat),
         start.arrays,
         batches,
         lambda: data["valid"].once(rows) if "valid" in data else [],

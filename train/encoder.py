@@ -84,68 +84,66 @@ def with_labels(
     return map(units.batch, batches)
 
 
-def encoder_config(settings: Config, base: Base | None) -> W2VBertConfig:
+def encoder_config(run: Config, base: Base | None) -> W2VBertConfig:
     """The architecture of a run's encoder: that of `init`, or `model`.
 
     Raises:
       InputError: if it has not the layer that feeds the codec.
     """
-    if settings.init == "scratch" or base is None:
-        cfg = config.architecture(W2VBertConfig, settings.model)
+    if run.init == "scratch" or base is None:
+        cfg = config.architecture(W2VBertConfig, run.model)
     else:
-        cfg = artifacts.source_of(settings, base).config("w2v_bert")
-    if not 0 < settings.layer <= cfg.num_layers:
-        raise TrainingError(f"layer is {settings.layer}, the encoder has {cfg.num_layers} layers")
+        cfg = artifacts.source_of(run, base).config("w2v_bert")
+    if not 0 < run.layer <= cfg.num_layers:
+        raise TrainingError(f"layer is {run.layer}, the encoder has {cfg.num_layers} layers")
     return cfg
 
 
-def make_hearing(
-    settings: Config, base: Base | None, encoder: W2VBertConfig, num_units: int
-) -> Hearing:
+def make_hearing(run: Config, base: Base | None, encoder: W2VBertConfig, num_units: int) -> Hearing:
     """The networks of a run.
 
     Args:
-      settings: of the run.
+      run: the configuration.
       base: its checkpoint, if there is one.
       encoder: architecture, see `encoder_config`.
       num_units: that the heads tell apart.
     """
-    methods = [Method.of(stage) for stage in settings.stages]
+    methods = [Method.of(stage) for stage in run.stages]
     prosody = any(method.prosody for method in methods)
-    heads = RecognizerConfig(settings.units, num_units, encoder.width, prosody)
+    heads = RecognizerConfig(run.units, num_units, encoder.width, prosody)
     mean, variance = np.zeros(encoder.width, np.float32), np.ones(encoder.width, np.float32)
     codec = None
     if any(method.quantize for method in methods):
-        codec = config.architecture(SemanticCodecConfig, settings.codec)
-        if settings.init != "scratch" and base is not None:
-            source = artifacts.source_of(settings, base)
+        codec = config.architecture(SemanticCodecConfig, run.codec)
+        if run.init != "scratch" and base is not None:
+            source = artifacts.source_of(run, base)
             codec = source.settings.configs.get("semantic_codec", codec)
             tables = load_tables(source.path)
             mean, variance = tables["feature_mean"], tables["feature_variance"]
         codec = dataclasses.replace(codec, feature_width=encoder.width)
-    return Hearing(encoder, heads, codec, settings.layer, mean, variance)
+    return Hearing(encoder, heads, codec, run.layer, mean, variance)
 
 
-def setup(settings: Config) -> loop.Setup:
+def setup(run: Config) -> loop.Setup:
     """Everything that a run of the encoder needs, from its configuration.
 
     Raises:
-      InputError: if checkpoint, data and settings do not fit each other.
+      InputError: if checkpoint, data and configuration do not fit each other.
     """
-    mesh = loop.make_mesh(settings)
-    base = Base.open(settings.checkpoint)
-    units = Units.of(base.path / "tokenizer" / "bpe.model", settings.units)
-    hearing = make_hearing(settings, base, encoder_config(settings, base), len(units.names))
-    feed = Feed.open(settings, base, mesh, FIELDS, max_codes=0, max_text=0, encoded=False)
+    mesh = loop.make_mesh(run)
+    base = Base.open(run.checkpoint)
+    units = Units.of(base.path / "tokenizer" / "bpe.model", run.units)
+    hearing = make_hearing(run, base, encoder_config(run, base), len(units.names))
+    feed = Feed.open(run, base, mesh, FIELDS, max_codes=0, max_text=0, encoded=False)
 
     def task(stage: Config) -> Task:
         method = Method.of(stage)
-        return hearing.without_codec(not method.quantize).task(method, remat=settings.remat)
+        return hearing.without_codec(not method.quantize).task(method, remat=run.remat)
 
     def initial(places: Any) -> dict[str, jax.Array]:
-        if settings.init == "scratch":
+        if run.init == "scratch":
             return {}
-        source = artifacts.source_of(settings, base)
+        source = artifacts.source_of(run, base)
         out = source.arrays("w2v_bert", places, "w2v_bert.")
         if "semantic_codec" in source.settings.configs:
             out |= source.arrays("semantic_codec", places, "semantic_codec.")
@@ -154,18 +152,16 @@ def setup(settings: Config) -> loop.Setup:
         return out
 
     samples = None
-    if settings.sample_every:
-        samples = Transcripts(
-            hearing, units, batches_of(feed, units), mesh, pathlib.Path(settings.out)
-        )
+    if run.sample_every:
+        samples = Transcripts(hearing, units, batches_of(feed, units), mesh, pathlib.Path(run.out))
     return loop.Setup(
-        settings,
+        run,
         mesh,
         task,
         initial,
         lambda stage, start: with_labels(feed.batches(stage, start), units),
         lambda: [units.batch(batch) for batch in feed.validation()],
-        Publisher(settings, base, hearing, feed, units, mesh),
+        Publisher(run, base, hearing, feed, units, mesh),
         samples,
     )
 
@@ -186,7 +182,7 @@ def recognizer_of(base: Base, places: Mapping[str, Any]) -> dict[str, jax.Array]
 class Publisher:
     """Writes the checkpoint of a run, with the statistics of its features."""
 
-    settings: Config
+    run: Config
     base: Base
     hearing: Hearing
     feed: Feed
@@ -218,13 +214,13 @@ class Publisher:
             configs,
             feature_layer=self.hearing.layer,
             emotion_groups=(),  # prototypes are vectors of features
-            source=f"encoder of {self.settings.out}",
+            source=f"encoder of {self.run.out}",
             **changes,
         )
         parts = [name for name in configs if name != "w2v_bert"] + [recognizer.PART]
         beside = {part: result.gather(arrays, part) for part in parts} | {"tables": statistics}
         files = {recognizer.FILE: store.to_dict(self.hearing.heads)}
-        out = pathlib.Path(self.settings.out) / "checkpoint"
+        out = pathlib.Path(self.run.out) / "checkpoint"
         result.publish(out, arrays, suffix=suffix, beside=beside, files=files)
 
     def _statistics(self, arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
@@ -243,8 +239,8 @@ class Publisher:
         measure = jax.jit(sums, out_shardings=replicated(self.mesh))
         own = {name: arrays[name] for name in task.shapes}
         total = np.zeros((3, self.hearing.encoder.width))
-        with contextlib.closing(self.feed.batches(self.settings.stages[-1], 0)) as batches:
-            for batch in itertools.islice(batches, self.settings.statistics_batches):
+        with contextlib.closing(self.feed.batches(self.run.stages[-1], 0)) as batches:
+            for batch in itertools.islice(batches, self.run.statistics_batches):
                 x = {name: batch[name] for name in ("features", "feature_lengths", "weight")}
                 total += np.asarray(measure(own, to_devices(x, self.mesh)), np.float64)
         mean = total[0] / total[2]

@@ -161,7 +161,7 @@ class Plan:
 
 
 def make_plan(
-    settings: Config,
+    run: Config,
     num_devices: int,
     device_kind: str = "",
     *,
@@ -172,7 +172,7 @@ def make_plan(
     """Counts what a stage of a run needs.
 
     Args:
-      settings: of the run; `checkpoint` and `data.paths` may be empty.
+      run: the configuration; `checkpoint` and `data.paths` may be empty.
       num_devices: of all processes.
       device_kind: `jax.Device.device_kind`; "" leaves time and memory open.
       stage: name of the stage, "" for the first.
@@ -180,16 +180,16 @@ def make_plan(
       efficiency: share of the peak FLOP/s that is reached.
 
     Raises:
-      InputError: if the settings, the mesh or the device cannot be used.
+      InputError: if the configuration, the mesh or the device cannot be used.
     """
     memory = memory_bytes(device_kind)
     peak = peak_flops(device_kind)
     if device_kind and (memory is None or peak is None):
         raise InputError(f"device kind {device_kind!r} is not known; there are (regexes) {KINDS}")
-    chosen = find_stage(settings, stage)
-    mesh = sharding.abstract_mesh(num_devices, **settings.mesh.to_dict())
-    inputs = make_inputs(settings, chosen, mesh)
-    step = make_step(settings, chosen, inputs, mesh)
+    chosen = find_stage(run, stage)
+    mesh = sharding.abstract_mesh(num_devices, **run.mesh.to_dict())
+    inputs = make_inputs(run, chosen, mesh)
+    step = make_step(run, chosen, inputs, mesh)
     plain, again = activation_bytes(step, inputs, inputs.largest)
 
     def load(batch: Batch) -> Load:
@@ -205,7 +205,7 @@ def make_plan(
         return None if typical.step_s is None else steps * typical.step_s / 86400
 
     return Plan(
-        trainer=settings.trainer,
+        trainer=run.trainer,
         stage=chosen.name,
         mesh=dict(mesh.shape),
         device_kind=device_kind,
@@ -215,7 +215,7 @@ def make_plan(
         bytes=state_bytes(step) | step_bytes(step, inputs.largest),
         activations=plain,
         activations_remat=again,
-        remat=settings.remat,
+        remat=run.remat,
         device_bytes=memory,
         placed=largest_arrays(step),
         largest=load(inputs.largest),
@@ -339,18 +339,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not 0 < args.efficiency <= 1:
             raise InputError(f"efficiency is {args.efficiency}, want 0 .. 1")
-        settings = config.load(args.config, args.assignments)
-        devices = args.devices or _least_devices(settings)
+        run = config.load(args.config, args.assignments)
+        devices = args.devices or _least_devices(run)
         fake = _fake_devices(devices) if args.check else []
         made = make_plan(
-            settings,
+            run,
             devices,
             args.device_kind,
             stage=args.stage,
             hours=args.hours,
             efficiency=args.efficiency,
         )
-        checked = check(settings, fake, stage=args.stage) if args.check else None
+        checked = check(run, fake, stage=args.stage) if args.check else None
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -364,9 +364,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _least_devices(settings: Config) -> int:
+def _least_devices(run: Config) -> int:
     """As many as the mesh names."""
-    return math.prod(1 if size == -1 else size for size in settings.mesh.to_dict().values())
+    return math.prod(1 if size == -1 else size for size in run.mesh.to_dict().values())
 
 
 def _fake_devices(count: int) -> list[Any]:

@@ -337,25 +337,25 @@ def _frame_weights(cfg: S2MConfig) -> int:
     )
 
 
-def s2m_config(settings: Config, base: artifacts.Base) -> S2MConfig:
+def s2m_config(run: Config, base: artifacts.Base) -> S2MConfig:
     """The architecture of a run's S2M: that of `init`, or `model` fitted to the other networks.
 
     Args:
-      settings: of the run.
+      run: the configuration.
       base: its checkpoint, whose T2S, codec, CAMPPlus and mel decide on the widths at the borders.
     """
-    if settings.init != "scratch":
-        cfg = artifacts.source_of(settings, base).config("s2m")
-        return dataclasses.replace(cfg, word_width=settings.word_width or cfg.word_width)
-    cfg = config.architecture(S2MConfig, settings.model)
+    if run.init != "scratch":
+        cfg = artifacts.source_of(run, base).config("s2m")
+        return dataclasses.replace(cfg, word_width=run.word_width or cfg.word_width)
+    cfg = config.architecture(S2MConfig, run.model)
     semantic = base.config("semantic_codec").feature_width
     latent_widths = ()
-    if any(stage.latent_probability for stage in settings.stages):
+    if any(stage.latent_probability for stage in run.stages):
         latent_widths = (base.config("t2s").width, *cfg.latent_widths[1:-1], semantic)
     return dataclasses.replace(
         cfg,
         latent_widths=latent_widths,
-        word_width=settings.word_width,
+        word_width=run.word_width,
         length_regulator=dataclasses.replace(cfg.length_regulator, in_width=semantic),
         velocity=dataclasses.replace(
             cfg.velocity,
@@ -366,17 +366,17 @@ def s2m_config(settings: Config, base: artifacts.Base) -> S2MConfig:
     )
 
 
-def setup(settings: Config) -> loop.Setup:
+def setup(run: Config) -> loop.Setup:
     """Everything that a run of S2M needs, from its configuration.
 
     Raises:
-      InputError: if checkpoint, data and settings do not fit each other.
+      InputError: if checkpoint, data and configuration do not fit each other.
     """
-    mesh = loop.make_mesh(settings)
-    base = artifacts.Base.open(settings.checkpoint)
-    cfg = s2m_config(settings, base)
+    mesh = loop.make_mesh(run)
+    base = artifacts.Base.open(run.checkpoint)
+    cfg = s2m_config(run, base)
     codec, t2s_cfg = base.config("semantic_codec"), base.settings.configs.get("t2s")
-    methods = [Method.of(stage) for stage in settings.stages]
+    methods = [Method.of(stage) for stage in run.stages]
     if any(method.latent_probability for method in methods):
         if not cfg.latent_widths:
             raise TrainingError("init reads no latents; set latent_probability=0.0")
@@ -387,7 +387,7 @@ def setup(settings: Config) -> loop.Setup:
         fields.add("word_vectors")
     longest = t2s_cfg or T2SConfig.paper()  # S2M has no limits; more is never said
     feed = Feed.open(
-        settings,
+        run,
         base,
         mesh,
         sorted(fields),
@@ -397,23 +397,23 @@ def setup(settings: Config) -> loop.Setup:
 
     def task(stage: Config) -> Task:
         method = Method.of(stage)
-        return make_task(cfg, codec, method, t2s_cfg=t2s_cfg, remat=settings.remat)
+        return make_task(cfg, codec, method, t2s_cfg=t2s_cfg, remat=run.remat)
 
     def initial(places: Any) -> dict[str, jax.Array]:
         out = {}
         for part in ("semantic_codec", "t2s"):
             out |= base.arrays(part, places, f"{part}.")
-        if settings.init != "scratch":
-            out |= artifacts.source_of(settings, base).arrays("s2m", places, "s2m.")
+        if run.init != "scratch":
+            out |= artifacts.source_of(run, base).arrays("s2m", places, "s2m.")
         return out
 
     changes = {}
-    if settings.init == "scratch":
-        changes["source"] = f"S2M trained from scratch ({settings.out})"
+    if run.init == "scratch":
+        changes["source"] = f"S2M trained from scratch ({run.out})"
         can_guide = any(method.condition_dropout for method in methods)
         changes["guidance"] = flow_matching.GUIDANCE if can_guide else 0.0
     else:
-        changes["guidance"] = artifacts.source_of(settings, base).settings.guidance
+        changes["guidance"] = artifacts.source_of(run, base).settings.guidance
     result = artifacts.Result.of(base, "s2m", {"s2m": cfg}, **changes)
 
     def speak(tts: IndexTTS2, request: Request, target: Utterance) -> tuple[Speech, dict[str, Any]]:
@@ -423,14 +423,14 @@ def setup(settings: Config) -> loop.Setup:
         return tts.speak_codes(request, codes, num_frames=len(target.mel)), {}
 
     return loop.Setup(
-        settings,
+        run,
         mesh,
         task,
         initial,
         feed.batches,
         feed.validation,
-        functools.partial(result.publish, pathlib.Path(settings.out) / "checkpoint"),
-        Samples.of(settings, result, feed, speak),
+        functools.partial(result.publish, pathlib.Path(run.out) / "checkpoint"),
+        Samples.of(run, result, feed, speak),
     )
 
 

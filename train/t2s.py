@@ -328,16 +328,16 @@ def speak(
     return tts.synthesize_batch([request])[0], {"attention": figure}
 
 
-def t2s_config(settings: Config, base: Base) -> T2SConfig:
+def t2s_config(run: Config, base: Base) -> T2SConfig:
     """The architecture of a run's T2S: that of `init`, or `model` fitted to the encoders.
 
     Args:
-      settings: of the run.
+      run: the configuration.
       base: its checkpoint, whose codec and tokenizer decide on codes, features and text tokens.
     """
-    if settings.init != "scratch":
-        return source_of(settings, base).config("t2s")
-    cfg = config.architecture(T2SConfig, settings.model)
+    if run.init != "scratch":
+        return source_of(run, base).config("t2s")
+    cfg = config.architecture(T2SConfig, run.model)
     codec, features = base.config("semantic_codec"), base.config("w2v_bert").width
     pieces = Tokenizer(base.path / "tokenizer" / "bpe.model").vocab_size
     return dataclasses.replace(
@@ -351,50 +351,48 @@ def t2s_config(settings: Config, base: Base) -> T2SConfig:
     )
 
 
-def setup(settings: Config) -> loop.Setup:
+def setup(run: Config) -> loop.Setup:
     """Everything that a run of T2S needs, from its configuration.
 
     Raises:
-      InputError: if checkpoint, data and settings do not fit each other.
+      InputError: if checkpoint, data and configuration do not fit each other.
     """
-    mesh = loop.make_mesh(settings)
-    base = artifacts.Base.open(settings.checkpoint)
-    cfg = t2s_config(settings, base)
-    feed = Feed.open(
-        settings, base, mesh, FIELDS, max_codes=cfg.max_codes, max_text=cfg.max_text_tokens
-    )
+    mesh = loop.make_mesh(run)
+    base = artifacts.Base.open(run.checkpoint)
+    cfg = t2s_config(run, base)
+    feed = Feed.open(run, base, mesh, FIELDS, max_codes=cfg.max_codes, max_text=cfg.max_text_tokens)
     classifier = adversary.SpeakerClassifierConfig(
-        cfg.width, settings.speaker_classifier_width, len(feed.plan.speakers)
+        cfg.width, run.speaker_classifier_width, len(feed.plan.speakers)
     )
 
     def task(stage: Config) -> Task:
         losses = Losses(stage.zero_duration, stage.text_loss, stage.speaker_loss, stage.reversal)
-        slots = tuple(settings.duration_slots)
-        return make_task(cfg, slots, losses, classifier=classifier, remat=settings.remat)
+        slots = tuple(run.duration_slots)
+        return make_task(cfg, slots, losses, classifier=classifier, remat=run.remat)
 
     def initial(places: Any) -> dict[str, jax.Array]:
-        if settings.init == "scratch":
+        if run.init == "scratch":
             return {}
-        return artifacts.source_of(settings, base).arrays("t2s", places, "t2s.")
+        return artifacts.source_of(run, base).arrays("t2s", places, "t2s.")
 
     configs: dict[str, Any] = {"t2s": cfg}
     changes: dict[str, Any] = {}
-    if settings.init == "scratch":
+    if run.init == "scratch":
         changes = {
-            "source": f"T2S trained from scratch ({settings.out})",
+            "source": f"T2S trained from scratch ({run.out})",
             "decoding": DecodingRules(forbidden=(cfg.start_code,)),
             "num_beams": 1,
-            "duration_slots": tuple(settings.duration_slots),
+            "duration_slots": tuple(run.duration_slots),
         }
-    elif settings.init != "checkpoint":
-        source = artifacts.Base.open(settings.init).settings
+    elif run.init != "checkpoint":
+        source = artifacts.Base.open(run.init).settings
         changes = {
-            "source": f"T2S of {settings.init}, trained further ({settings.out})",
+            "source": f"T2S of {run.init}, trained further ({run.out})",
             "decoding": source.decoding,
             "num_beams": source.num_beams,
             "duration_slots": source.duration_slots,
         }
-    if settings.init != "checkpoint":
+    if run.init != "checkpoint":
         # Of another T2S are the emotion vectors of the prototypes, and the latents that S2M reads.
         changes["emotion_groups"] = ()
         if s2m := base.settings.configs.get("s2m"):
@@ -402,14 +400,14 @@ def setup(settings: Config) -> loop.Setup:
     result = artifacts.Result.of(base, "t2s", configs, **changes)
 
     return loop.Setup(
-        settings,
+        run,
         mesh,
         task,
         initial,
         feed.batches,
         feed.validation,
-        functools.partial(result.publish, pathlib.Path(settings.out) / "checkpoint"),
-        Samples.of(settings, result, feed, speak),
+        functools.partial(result.publish, pathlib.Path(run.out) / "checkpoint"),
+        Samples.of(run, result, feed, speak),
     )
 
 

@@ -251,17 +251,17 @@ def _vocode(model: BigVGAN, mel: jax.Array) -> jax.Array:
     return model(mel)
 
 
-def vocoder_config(settings: Config, base: artifacts.Base) -> BigVGANConfig:
+def vocoder_config(run: Config, base: artifacts.Base) -> BigVGANConfig:
     """The architecture of a run's generator: that of `init`, or `model` with as many mel bins.
 
     Raises:
       TrainingError: if it makes another number of samples of a frame than the mel has.
     """
     mel = base.settings.mel
-    if settings.init != "scratch":
-        cfg = artifacts.source_of(settings, base).config("vocoder")
+    if run.init != "scratch":
+        cfg = artifacts.source_of(run, base).config("vocoder")
     else:
-        cfg = config.architecture(BigVGANConfig, settings.model)
+        cfg = config.architecture(BigVGANConfig, run.model)
         cfg = dataclasses.replace(cfg, num_mels=mel.num_mels)
     if cfg.hop_length != mel.hop_length or cfg.num_mels != mel.num_mels:
         raise TrainingError(
@@ -271,46 +271,46 @@ def vocoder_config(settings: Config, base: artifacts.Base) -> BigVGANConfig:
     return cfg
 
 
-def setup(settings: Config) -> loop.Setup:
+def setup(run: Config) -> loop.Setup:
     """Everything that a run of the vocoder needs, from its configuration.
 
     Raises:
-      InputError: if checkpoint, data and settings do not fit each other.
+      InputError: if checkpoint, data and configuration do not fit each other.
     """
-    if settings.remat:
+    if run.remat:
         raise TrainingError("remat is not there for the vocoder; take a smaller data.budget")
-    mesh = loop.make_mesh(settings)
-    base = artifacts.Base.open(settings.checkpoint)
-    mel, cfg = base.settings.mel, vocoder_config(settings, base)
+    mesh = loop.make_mesh(run)
+    base = artifacts.Base.open(run.checkpoint)
+    mel, cfg = base.settings.mel, vocoder_config(run, base)
     shortest = max(1024, mel.n_fft) // mel.hop_length + 1  # of what the losses reflect
-    if settings.data.crop and settings.data.crop < shortest:
-        raise TrainingError(f"data.crop is {settings.data.crop}; want {shortest} frames or more")
+    if run.data.crop and run.data.crop < shortest:
+        raise TrainingError(f"data.crop is {run.data.crop}; want {shortest} frames or more")
     judges = dataclasses.replace(
-        config.architecture(DiscriminatorConfig, settings.discriminators),
+        config.architecture(DiscriminatorConfig, run.discriminators),
         sample_rate=mel.sample_rate,
     )
-    feed = Feed.open(settings, base, mesh, FIELDS, max_codes=0, max_text=0, encoded=False)
+    feed = Feed.open(run, base, mesh, FIELDS, max_codes=0, max_text=0, encoded=False)
 
     def task(stage: Config) -> Task:
         return make_task(cfg, judges, mel, Losses.of(stage))
 
     def initial(places: Any) -> dict[str, jax.Array]:
-        if settings.init == "scratch":
+        if run.init == "scratch":
             return {}
-        return artifacts.source_of(settings, base).arrays("vocoder", places, "vocoder.")
+        return artifacts.source_of(run, base).arrays("vocoder", places, "vocoder.")
 
     result = artifacts.Result.of(base, "vocoder", {"vocoder": cfg})
     samples = None
-    if settings.sample_every:
-        samples = Samples(result, [target for target, _ in feed.samples(settings.samples)])
+    if run.sample_every:
+        samples = Samples(result, [target for target, _ in feed.samples(run.samples)])
     return loop.Setup(
-        settings,
+        run,
         mesh,
         task,
         initial,
         feed.batches,
         feed.validation,
-        functools.partial(result.publish, pathlib.Path(settings.out) / "checkpoint"),
+        functools.partial(result.publish, pathlib.Path(run.out) / "checkpoint"),
         samples,
     )
 

@@ -1,6 +1,6 @@
 """What a plan counts: the step of a stage, and the shapes of its batches.
 
-    settings -> find_stage -> make_inputs (task, shapes of batches) -> make_step
+    run -> find_stage -> make_inputs (task, shapes of batches) -> make_step
 
 No weight is made and no data is read; see `train.plan`.
 
@@ -54,16 +54,16 @@ _DTYPES = {
 }
 
 
-def find_stage(settings: Config, name: str) -> Config:
+def find_stage(run: Config, name: str) -> Config:
     """The stage of that name, the first for "".
 
     Raises:
       InputError: if there is none.
     """
-    stages = {stage.name: stage for stage in settings.stages}
+    stages = {stage.name: stage for stage in run.stages}
     if name and name not in stages:
         raise InputError(f"there is no stage {name!r}; there are {', '.join(stages)}")
-    return stages[name] if name else settings.stages[0]
+    return stages[name] if name else run.stages[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,43 +81,40 @@ class Inputs:
     typical: Batch
 
 
-def t2s_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
+def t2s_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
     """What `train.t2s` trains in a stage, and on which shapes.
 
     Args:
-      settings: of the run.
+      run: the configuration.
       stage: one of its stages.
       rows_multiple: of which the rows of a batch are a multiple.
     """
-    base = _base(settings)
-    if base is None:
-        cfg = config.architecture(T2SConfig, settings.model)
-    else:
-        cfg = t2s.t2s_config(settings, base)
+    base = _base(run)
+    cfg = config.architecture(T2SConfig, run.model) if base is None else t2s.t2s_config(run, base)
     losses = t2s.Losses(stage.zero_duration, stage.text_loss, stage.speaker_loss, stage.reversal)
-    classifier = SpeakerClassifierConfig(cfg.width, settings.speaker_classifier_width, NUM_SPEAKERS)
+    classifier = SpeakerClassifierConfig(cfg.width, run.speaker_classifier_width, NUM_SPEAKERS)
 
     def task(remat: bool) -> Task:
-        slots = tuple(settings.duration_slots)
+        slots = tuple(run.duration_slots)
         return t2s.make_task(cfg, slots, losses, classifier=classifier, remat=remat)
 
     F = cfg.speaker.feature_dim
     widths = {"features": F, "prompt_features": F}
     batches = _batches(
-        settings.data, t2s.FIELDS, widths, cfg=cfg, mel=MelConfig(), multiple=rows_multiple
+        run.data, t2s.FIELDS, widths, cfg=cfg, mel=MelConfig(), multiple=rows_multiple
     )
     return Inputs(task, *batches)
 
 
-def s2m_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
+def s2m_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
     """As `t2s_inputs`, of `train.s2m`. Without a checkpoint its T2S and codec are the released."""
-    base = _base(settings)
+    base = _base(run)
     if base is None:
-        cfg = config.architecture(S2MConfig, settings.model)
-        cfg = dataclasses.replace(cfg, word_width=settings.word_width)
+        cfg = config.architecture(S2MConfig, run.model)
+        cfg = dataclasses.replace(cfg, word_width=run.word_width)
         codec, decoder, mel = SemanticCodecConfig.indextts2(), T2SConfig.indextts2(), MelConfig()
     else:
-        cfg = s2m.s2m_config(settings, base)
+        cfg = s2m.s2m_config(run, base)
         codec, mel = base.config("semantic_codec"), base.settings.mel
         decoder = base.settings.configs.get("t2s", T2SConfig.paper())
 
@@ -125,7 +122,7 @@ def s2m_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
         return s2m.make_task(cfg, codec, s2m.Method.of(stage), t2s_cfg=decoder, remat=remat)
 
     # As in training, a batch has the fields of all stages.
-    fields = {name for x in settings.stages for name in s2m.Method.of(x).fields}
+    fields = {name for x in run.stages for name in s2m.Method.of(x).fields}
     if cfg.word_width:
         fields.add("word_vectors")
     widths = {
@@ -136,20 +133,20 @@ def s2m_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
         "prompt_style": cfg.velocity.style_width,
         "word_vectors": cfg.word_width,
     }
-    batches = _batches(settings.data, fields, widths, cfg=decoder, mel=mel, multiple=rows_multiple)
+    batches = _batches(run.data, fields, widths, cfg=decoder, mel=mel, multiple=rows_multiple)
     return Inputs(task, *batches)
 
 
-def emotion_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
-    """As `t2s_inputs`, of `train.emotion`; the architecture is that of the settings.
+def emotion_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
+    """As `t2s_inputs`, of `train.emotion`; the architecture is that of the run.
 
     Raises:
       InputError: if the rows of a batch are no such multiple.
     """
     del stage
-    emotions, rows = EmotionSet.paper(), settings.data.rows
-    cfg = config.architecture(Qwen3Config, settings.model)
-    if settings.form == "distribution":
+    emotions, rows = EmotionSet.paper(), run.data.rows
+    cfg = config.architecture(Qwen3Config, run.model)
+    if run.form == "distribution":
         cfg = dataclasses.replace(cfg, labels=emotions.keys)
     if rows % rows_multiple:
         raise InputError(f"data.rows is {rows}; want a multiple of {rows_multiple}")
@@ -163,27 +160,27 @@ def emotion_inputs(settings: Config, stage: Config, rows_multiple: int) -> Input
         "teacher": array(len(emotions.names), dtype=jnp.float32),
         "weight": array(dtype=jnp.float32),
     }
-    if settings.form == "generative":
+    if run.form == "generative":
         answer = {"targets": array(ANSWER_TOKENS), "target_lengths": array()}
         batch |= {"tokens": array(PROMPT_TOKENS + ANSWER_TOKENS), **answer}
     return Inputs(lambda remat: emotion.make_task(cfg, remat=remat), batch, batch)
 
 
-def vocoder_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
+def vocoder_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
     """As `t2s_inputs`, of `train.vocoder`; every batch is of pieces of `data.crop` frames.
 
     Raises:
       InputError: if no length of the pieces is given.
     """
-    base, data = _base(settings), settings.data
+    base, data = _base(run), run.data
     mel = MelConfig() if base is None else base.settings.mel
     if base is None:
-        cfg = config.architecture(BigVGANConfig, settings.model)
+        cfg = config.architecture(BigVGANConfig, run.model)
     else:
-        cfg = vocoder.vocoder_config(settings, base)
+        cfg = vocoder.vocoder_config(run, base)
     if not data.crop or not data.budget:
         raise InputError("data.crop and data.budget are not given; they decide a batch")
-    judges = config.architecture(DiscriminatorConfig, settings.discriminators)
+    judges = config.architecture(DiscriminatorConfig, run.discriminators)
     judges = dataclasses.replace(judges, sample_rate=mel.sample_rate)
     rows = max(min(data.budget // data.crop, data.max_rows) // rows_multiple, 1) * rows_multiple
     batch = {
@@ -199,18 +196,18 @@ def vocoder_inputs(settings: Config, stage: Config, rows_multiple: int) -> Input
     return Inputs(task, batch, batch)
 
 
-def encoder_inputs(settings: Config, stage: Config, rows_multiple: int) -> Inputs:
+def encoder_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
     """As `t2s_inputs`, of `train.encoder`; without a checkpoint there are CHARACTERS to tell apart.
 
     Raises:
       InputError: if no size of the batches is given.
     """
-    base, data = _base(settings), settings.data
+    base, data = _base(run), run.data
     num_units = CHARACTERS
     if base is not None:
-        num_units = len(Units.of(base.path / "tokenizer" / "bpe.model", settings.units).names)
-    cfg = encoder.encoder_config(settings, base)
-    hearing = encoder.make_hearing(settings, base, cfg, num_units)
+        num_units = len(Units.of(base.path / "tokenizer" / "bpe.model", run.units).names)
+    cfg = encoder.encoder_config(run, base)
+    hearing = encoder.make_hearing(run, base, cfg, num_units)
     if not data.budget:
         raise InputError("data.budget is not given; it decides how large a batch is")
 
@@ -248,25 +245,25 @@ INPUTS = {
 }
 
 
-def make_inputs(settings: Config, stage: Config, mesh: sharding.AnyMesh) -> Inputs:
-    """What the trainer that the settings name trains in a stage, on the devices of a mesh.
+def make_inputs(run: Config, stage: Config, mesh: sharding.AnyMesh) -> Inputs:
+    """What the trainer that the run names trains in a stage, on the devices of a mesh.
 
     Raises:
-      InputError: if there is no such trainer, or its settings cannot be used.
+      InputError: if there is no such trainer, or its configuration cannot be used.
     """
-    if settings.trainer not in INPUTS:
-        raise InputError(f"trainer is {settings.trainer!r}, want one of {', '.join(INPUTS)}")
-    multiple = sharding.batch_parts(mesh) * settings.accumulation
-    return INPUTS[settings.trainer](settings, stage, multiple)
+    if run.trainer not in INPUTS:
+        raise InputError(f"trainer is {run.trainer!r}, want one of {', '.join(INPUTS)}")
+    multiple = sharding.batch_parts(mesh) * run.accumulation
+    return INPUTS[run.trainer](run, stage, multiple)
 
 
-def make_step(settings: Config, stage: Config, inputs: Inputs, mesh: sharding.AnyMesh) -> Step:
+def make_step(run: Config, stage: Config, inputs: Inputs, mesh: sharding.AnyMesh) -> Step:
     """The step of a stage as the training loop makes it, with no arrays behind it."""
     unused: Any = None
     setup = loop.Setup(
-        settings=settings,
+        run=run,
         mesh=cast(Mesh, mesh),
-        task=lambda stage: inputs.task(settings.remat),
+        task=lambda stage: inputs.task(run.remat),
         initial=unused,
         batches=unused,
         validation=unused,
@@ -275,8 +272,8 @@ def make_step(settings: Config, stage: Config, inputs: Inputs, mesh: sharding.An
     return loop.make_step(setup, stage)
 
 
-def _base(settings: Config) -> artifacts.Base | None:
-    return artifacts.Base.open(settings.checkpoint) if settings.checkpoint else None
+def _base(run: Config) -> artifacts.Base | None:
+    return artifacts.Base.open(run.checkpoint) if run.checkpoint else None
 
 
 def _batches(
@@ -291,7 +288,7 @@ def _batches(
     """Shapes of the largest and of a typical batch, as `train.data` makes them.
 
     Args:
-      data: settings of the data.
+      data: what the run says of the data.
       fields: that are loaded.
       widths: last axis of the fields that have more than one.
       cfg: of T2S, which has a longest text and most codes.

@@ -190,29 +190,27 @@ class Check:
     temporaries: tuple[int, int]
 
 
-def check(settings: Config, devices: Sequence[Any], *, stage: str = "") -> Check:
+def check(run: Config, devices: Sequence[Any], *, stage: str = "") -> Check:
     """Compiles the step of a stage and compares.
 
     Args:
-      settings: of the run; computed in float32 whatever they say, because CPUs have no bfloat16.
+      run: the configuration; computed in float32 whatever they say, because CPUs have no bfloat16.
       devices: the mesh is made of these.
       stage: name of the stage, "" for the first.
     """
-    settings = settings.copy_and_resolve_references()
-    settings.compute_dtype = "float32"
-    chosen = find_stage(settings, stage)
-    mesh = sharding.make_mesh(**settings.mesh.to_dict(), devices=devices)
-    inputs = make_inputs(settings, chosen, mesh)
-    step = make_step(settings, chosen, inputs, mesh)
+    run = run.copy_and_resolve_references()
+    run.compute_dtype = "float32"
+    chosen = find_stage(run, stage)
+    mesh = sharding.make_mesh(**run.mesh.to_dict(), devices=devices)
+    inputs = make_inputs(run, chosen, mesh)
+    step = make_step(run, chosen, inputs, mesh)
     batch = _abstract_batch(step, inputs.largest)
     train: Any = step.train  # jitted
     lowered = train.lower(step.abstract_state, _abstract_frozen(step), batch)
     compiled = lowered.compile(compiler_options=_SPARING).memory_analysis()
     passing = step_bytes(step, inputs.largest)
     arguments = sum(state_bytes(step).values()) + passing.pop("batch")
-    temporaries = (
-        sum(passing.values()) + activation_bytes(step, inputs, inputs.largest)[settings.remat]
-    )
+    temporaries = sum(passing.values()) + activation_bytes(step, inputs, inputs.largest)[run.remat]
     return Check(
         (arguments, compiled.argument_size_in_bytes),
         (temporaries, compiled.temp_size_in_bytes),

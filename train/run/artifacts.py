@@ -77,9 +77,9 @@ class Base:
         return {prefix + name: x for name, x in arrays.items()}
 
 
-def source_of(settings: Config, base: Base) -> Base:
+def source_of(run: Config, base: Base) -> Base:
     """The checkpoint whose weights a run starts from, where it does not start from scratch."""
-    return base if settings.init == "checkpoint" else Base.open(settings.init)
+    return base if run.init == "checkpoint" else Base.open(run.init)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,25 +32,25 @@ class Best:
     value: float
 
     @classmethod
-    def of(cls, settings: Config, writer: MetricsWriter, begin: int) -> "Best | None":
+    def of(cls, run: Config, writer: MetricsWriter, begin: int) -> "Best | None":
         """Makes that of a run; None if it keeps no best weights.
 
         Args:
-          settings: of the run.
+          run: the configuration.
           writer: of the run; its table tells what was best before a run went on.
           begin: steps of earlier stages, whose values do not count: their loss is another one.
 
         Raises:
           InputError: if `best_is` is neither "min" nor "max".
         """
-        if settings.best_is not in _SIGNS:
-            raise InputError(f"best_is is {settings.best_is!r}; want min or max")
-        if not settings.keep_best:
+        if run.best_is not in _SIGNS:
+            raise InputError(f"best_is is {run.best_is!r}; want min or max")
+        if not run.keep_best:
             return None
-        sign = _SIGNS[settings.best_is]
-        before = writer.column(settings.keep_best)
+        sign = _SIGNS[run.best_is]
+        before = writer.column(run.keep_best)
         values = [sign * x for step, x in before.items() if step > begin and math.isfinite(x)]
-        return cls(settings.keep_best, sign, writer, min(values, default=math.inf))
+        return cls(run.keep_best, sign, writer, min(values, default=math.inf))
 
     def improved(self, step: int) -> bool:
         """Tells whether the metric is better at `step` than ever before, in every process."""

@@ -1,4 +1,4 @@
-"""The data of a run: its settings, and batches for a stage."""
+"""The data of a run: what of the corpus it reads, and batches for a stage."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -52,17 +52,17 @@ class Feed:
     """Batches of this process, stage by stage.
 
     Attributes:
-      settings: of the run.
+      run: the configuration.
       plan: of the data in equal shares, for validation and the list of speakers.
     """
 
-    settings: Config
+    run: Config
     plan: BatchPlan
 
     @classmethod
     def open(
         cls,
-        settings: Config,
+        run: Config,
         base: Base,
         mesh: Mesh,
         fields: Sequence[str],
@@ -74,7 +74,7 @@ class Feed:
         """Opens the data of a run.
 
         Args:
-          settings: of the run.
+          run: the configuration.
           base: its checkpoint, whose encoders must be those of the data.
           mesh: that batches are split over.
           fields: what is loaded.
@@ -86,15 +86,15 @@ class Feed:
         Raises:
           InputError: if there is no data, or it does not fit.
         """
-        values = settings.data.to_dict()
+        values = run.data.to_dict()
         longest = values.pop("max_codes")
         cfg = DataConfig(
             **values,
             fields=tuple(fields),
-            rows_multiple=sharding.batch_parts(mesh) * settings.accumulation,
+            rows_multiple=sharding.batch_parts(mesh) * run.accumulation,
             max_codes=min(filter(None, (longest, max_codes)), default=0),
             max_text=max_text,
-            seed=settings.seed,
+            seed=run.seed,
         )
         plan = open_plan(cfg)
         made_with = shards.fingerprints if encoded else shards.audio_fingerprints
@@ -102,12 +102,12 @@ class Feed:
         shards.check_fingerprints(
             plan.fingerprints, wanted, f"data {', '.join(cfg.paths)} and checkpoint {base.path}"
         )
-        return cls(settings, plan)
+        return cls(run, plan)
 
     def batches(self, stage: Config, start: int) -> Batches:
         """Endless batches of a stage from step `start` on."""
         plan = open_plan(dataclasses.replace(self.plan.cfg, weights=tuple(stage.mix)))
-        return Batches(plan, start, workers=self.settings.workers, **_process())
+        return Batches(plan, start, workers=self.run.workers, **_process())
 
     def validation(self) -> Sequence[Mapping[str, np.ndarray]]:
         """The batches of one validation."""

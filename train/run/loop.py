@@ -1,7 +1,7 @@
 """A run: stages one after the other, each resumed where it was, and a checkpoint to speak with.
 
     RUN/
-      config.json            all settings, as they were when the run began
+      config.json            the configuration, as it was when the run began
       0-main/<step>/         checkpoints of stage 0 (see `train.run.checkpoints`)
       metrics.csv, events*   losses, speed; `python -m train.metrics RUN` draws them
       samples/STEP/          pictures and sounds (see `train.run.samples`)
@@ -50,18 +50,18 @@ class Setup:
     """What a trainer gives the loop.
 
     Attributes:
-      settings: the configuration of the run.
+      run: the configuration.
       mesh: of all devices.
-      task: stage settings -> what is trained.
+      task: stage -> what is trained.
       initial: shardings by name -> arrays of those names that do not begin at random.
-      batches: (stage settings, first step) -> endless iterator of this process's rows of batches.
+      batches: (stage, first step) -> endless iterator of this process's rows of batches.
       validation: the batches of one validation; may be empty.
       publish: all arrays of the last task -> the result is written; with the argument `suffix`
         beside it, in a directory whose name ends so.
       samples: (all arrays of a task, writer, steps that are done) -> pictures and sounds; or None.
     """
 
-    settings: Config
+    run: Config
     mesh: Mesh
     task: Callable[[Config], Task]
     initial: Initial
@@ -89,7 +89,7 @@ def main(
     )
     parser.add_argument("--config", type=pathlib.Path, required=True, help="file in configs/")
     parser.add_argument("assignments", nargs="*", metavar="key=value", help="changes of it")
-    parser.add_argument("--show", action="store_true", help="print all settings and stop")
+    parser.add_argument("--show", action="store_true", help="print the configuration and stop")
     group = parser.add_argument_group("several machines (one process each)")
     group.add_argument("--distributed", action="store_true", help="find the others (TPU, SLURM)")
     group.add_argument("--coordinator", metavar="HOST:PORT", help="... or say where process 0 is,")
@@ -97,18 +97,18 @@ def main(
     group.add_argument("--process", type=int, help="... and which one this is, from 0")
     args = parser.parse_args(argv)
     try:
-        settings = config.load(args.config, args.assignments)
+        given = config.load(args.config, args.assignments)
         if args.show:
-            print(config.to_json(settings))
+            print(config.to_json(given))
             return 0
         for key in ("checkpoint", "out"):
-            if not settings[key]:
+            if not given[key]:
                 raise InputError(f"{key} is not given; add {key}=DIRECTORY")
         if args.distributed or args.coordinator:
             jax.distributed.initialize(args.coordinator, args.processes, args.process)
         programs.enable_compilation_cache()
         with Stop() as stop:
-            run(trainer(settings), stop)
+            run(trainer(given), stop)
         return 143 if stop.told else 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -128,28 +128,28 @@ def run(setup: Setup, stop: "Stop | None" = None) -> None:
       InputError: if the run cannot start or go on; nothing that was saved is lost.
       OSError: likewise; the disk is full, for example.
     """
-    out = pathlib.Path(setup.settings.out)
+    out = pathlib.Path(setup.run.out)
     first = jax.process_index() == 0  # the others of a run wait for it
     with locked(out / LOCK) if first else contextlib.nullcontext():
         if first:
-            _keep_config(out, setup.settings)
+            _keep_config(out, setup.run)
         _run_stages(setup, out, stop or Stop())
 
 
 def _run_stages(setup: Setup, out: pathlib.Path, stop: "Stop") -> None:
-    settings = setup.settings
-    total = sum(stage.steps for stage in settings.stages)
+    run = setup.run
+    total = sum(stage.steps for stage in run.stages)
     learned: dict[str, jax.Array] = {}  # by earlier stages
     arrays: dict[str, jax.Array] = {}  # all of the last one
     begin = 0
-    for number, stage in enumerate(settings.stages):
+    for number, stage in enumerate(run.stages):
         step = make_step(setup, stage)
-        checkpoints = Checkpoints(out / f"{number}-{stage.name}", keep=settings.checkpoints.keep)
+        checkpoints = Checkpoints(out / f"{number}-{stage.name}", keep=run.checkpoints.keep)
         with contextlib.closing(checkpoints):
             done = checkpoints.latest
             frozen, params = start_arrays(setup, step, learned, with_params=done is None)
             if done is None:
-                key = jax.random.fold_in(jax.random.key(settings.seed), number)
+                key = jax.random.fold_in(jax.random.key(run.seed), number)
                 state = step.start(params, jax.random.key_data(key))
             else:
                 state = checkpoints.restore(step.abstract_state)
@@ -157,13 +157,13 @@ def _run_stages(setup: Setup, out: pathlib.Path, stop: "Stop") -> None:
             if int(state.step) < stage.steps:
                 first = begin + int(state.step)
                 with contextlib.closing(MetricsWriter(out, total, first)) as writer:
-                    best = Best.of(settings, writer, begin)
+                    best = Best.of(run, writer, begin)
                     state = _Loop(
                         setup, stage, step, begin, checkpoints, writer, stop, best, learned
                     ).run(state, frozen)
             if int(state.step) < stage.steps:
                 return
-        last = number == len(settings.stages) - 1
+        last = number == len(run.stages) - 1
         kept = _kept(state) if last else state.params
         learned |= step.learned(kept, frozen)
         arrays = step.merged(kept, frozen)
@@ -173,23 +173,23 @@ def _run_stages(setup: Setup, out: pathlib.Path, stop: "Stop") -> None:
 
 def make_step(setup: Setup, stage: Config) -> Step:
     """The compiled functions of a stage."""
-    settings = setup.settings
+    run = setup.run
     task = setup.task(stage)
     adapters = None
-    if settings.lora.rank:
-        targets = settings.lora.targets or task.lora_targets
-        adapters = lora.LoraConfig(settings.lora.rank, settings.lora.alpha, targets)
+    if run.lora.rank:
+        targets = run.lora.targets or task.lora_targets
+        adapters = lora.LoraConfig(run.lora.rank, run.lora.alpha, targets)
     rate = schedule(stage)
     return Step(
         task,
         Partition.of(task, stage, adapters),
         setup.mesh,
-        optimizer(settings.optimizer, rate, kind=stage.optimizer, muon_factor=stage.muon_factor),
+        optimizer(run.optimizer, rate, kind=stage.optimizer, muon_factor=stage.muon_factor),
         rate,
         stage.steps,
-        settings.accumulation,
-        jnp.dtype(settings.compute_dtype),
-        settings.ema,
+        run.accumulation,
+        jnp.dtype(run.compute_dtype),
+        run.ema,
     )
 
 
@@ -216,7 +216,7 @@ def start_arrays(
     have |= setup.initial({n: s for n, s in places.items() if n not in have})
     new = {n: s for n, s in places.items() if n not in have}
     if new:
-        key = jax.random.key(setup.settings.seed)
+        key = jax.random.key(setup.run.seed)
         have |= jax.jit(lambda k: step.random(k, new), out_shardings=new)(key)
     frozen = {name: have[name] for name in step.frozen_shardings}
     return frozen, {name: have[name] for name in step.param_shardings} if with_params else {}
@@ -243,8 +243,8 @@ class _Loop:
 
     def run(self, state: TrainState, frozen: Mapping[str, jax.Array]) -> TrainState:
         """Trains to the end of the stage, or until it is told to stop."""
-        settings, steps = self.setup.settings, self.stage.steps
-        every = settings.checkpoints.every
+        run, steps = self.setup.run, self.stage.steps
+        every = run.checkpoints.every
         done = int(state.step)
         batches = self.setup.batches(self.stage, done)
         validation = self.setup.validation()
@@ -263,14 +263,14 @@ class _Loop:
             self._check(waiting)
             waiting = (done, metrics, rows)
             speed.step(waited, self.step.task.tokens(batch), self.step.task.flops(batch))
-            if done % settings.log_every == 0 or done == steps:
+            if done % run.log_every == 0 or done == steps:
                 self._check(waiting)
                 self._log(done, metrics, speed)
-            if validation and (done % settings.validate_every == 0 or done == steps):
+            if validation and (done % run.validate_every == 0 or done == steps):
                 self._check(waiting)
                 self._validate(done, state, frozen, validation)
                 speed.pause()
-            if self.setup.samples and (done % settings.sample_every == 0 or done == steps):
+            if self.setup.samples and (done % run.sample_every == 0 or done == steps):
                 self._check(waiting)
                 arrays = self.step.merged(_kept(state), frozen)
                 self.setup.samples(arrays, self.writer, self.begin + done)
@@ -295,9 +295,7 @@ class _Loop:
             return
         done, metrics, rows = waiting
         step = self.begin + done
-        path = (
-            pathlib.Path(self.setup.settings.out) / f"not_finite-{step}-{jax.process_index()}.npz"
-        )
+        path = pathlib.Path(self.setup.run.out) / f"not_finite-{step}-{jax.process_index()}.npz"
         arrays: dict[str, Any] = {f"metric_{n}": np.asarray(x) for n, x in metrics.items()}
         np.savez(path, **arrays, **rows)
         raise TrainingError(
@@ -357,18 +355,18 @@ class Stop:
         return self.told
 
 
-def _keep_config(out: pathlib.Path, settings: Config) -> None:
+def _keep_config(out: pathlib.Path, run: Config) -> None:
     """Writes config.json; says what has changed since the run began."""
     out.mkdir(parents=True, exist_ok=True)
-    path, text = out / "config.json", config.to_json(settings)
+    path, text = out / "config.json", config.to_json(run)
     if not path.exists():
         path.write_text(text + "\n")
         return
     before, now = set(path.read_text().splitlines()), text.splitlines()
     if changed := [line.strip(" ,") for line in now if line not in before and line.strip("{}")]:
-        print(f"goes on with changed settings: {'; '.join(changed)}", file=sys.stderr)
+        print(f"goes on with changed configuration: {'; '.join(changed)}", file=sys.stderr)
 
 
-def make_mesh(settings: Config) -> Mesh:
+def make_mesh(run: Config) -> Mesh:
     """The mesh of a run."""
-    return sharding.make_mesh(**settings.mesh.to_dict())
+    return sharding.make_mesh(**run.mesh.to_dict())

@@ -64,14 +64,14 @@ class Samples:
         self._has_targets = False
 
     @classmethod
-    def of(cls, settings: Config, result: Result, feed: Feed, speak: Speak) -> "Samples | None":
+    def of(cls, run: Config, result: Result, feed: Feed, speak: Speak) -> "Samples | None":
         """Those of a run; None if it wants none, or there is nothing to speak, or no way to."""
-        if not settings.sample_every:
+        if not run.sample_every:
             return None
         if "s2m" not in result.settings.configs:
             print(f"note: no samples, because {result.base.path} has no s2m", file=sys.stderr)
             return None
-        utterances = feed.samples(settings.samples)
+        utterances = feed.samples(run.samples)
         return cls(result, utterances, speak) if utterances else None
 
     def __call__(self, arrays: Mapping[str, jax.Array], writer: MetricsWriter, step: int) -> None:

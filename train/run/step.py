@@ -83,7 +83,7 @@ def muon_names(shapes: Mapping[str, Sequence[int]], config: Config) -> frozenset
 
     Args:
       shapes: flat name -> shape.
-      config: the settings `optimizer` of the run.
+      config: `optimizer` of the run.
     """
 
     def takes(name: str, shape: Sequence[int]) -> bool:
@@ -108,7 +108,7 @@ def optimizer(
     """Makes the optimizer of a stage, which clips by the global norm first.
 
     Args:
-      config: the settings `optimizer` of the run.
+      config: `optimizer` of the run.
       rate: of a step.
       kind: "adamw", or "muon" for matrices and AdamW for the rest. With either, only what has two
         axes or more decays.

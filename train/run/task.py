@@ -67,7 +67,7 @@ class Task:
       tokens: tokens(batch) -> number of positions that the step computes, padding included.
       flops: flops(batch) -> floating point operations of the step, forward and backward.
       heads: beginnings of names of parameters that no release has; LoRA trains them whole.
-      lora_targets: regexes of the kernels that LoRA adapts if the settings name none.
+      lora_targets: regexes of the kernels that LoRA adapts if the run names none.
     """
 
     modules: Mapping[str, Module]
@@ -127,7 +127,7 @@ class Partition:
     Attributes:
       trained: names of the arrays that learn; with LoRA those of the adapters.
       frozen: names of all others of the task.
-      adapters: LoRA settings, or None.
+      adapters: those of LoRA, or None.
     """
 
     trained: tuple[str, ...]
