@@ -98,7 +98,16 @@ def synthetic(count: int, num_speakers: int, seed: int = 0) -> shards.Index:
         "words": np.zeros(count, np.int32),
     }
     names = tuple(f"s{i}" for i in range(num_speakers))
-    return shards.Index(pathlib.Path("none"), {}, names, ("",), ("",), (count,), 1.0, table)
+    return shards.Index(
+        path=pathlib.Path("none"),
+        fingerprints={},
+        speakers=names,
+        languages=("",),
+        emotions=("",),
+        shards=(count,),
+        hours=1.0,
+        table=table,
+    )
 
 
 def rounds_of(plan: BatchPlan, count: int) -> list[list[Selection]]:

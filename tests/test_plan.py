@@ -24,6 +24,7 @@ from train import plan, s2m, t2s
 from train.estimate import inputs as plan_inputs
 from train.estimate import memory as plan_memory
 from train.run import config
+from train.run.step import make_step
 
 A100 = "NVIDIA A100-SXM4-80GB"
 CONDITIONER = ConditionerConfig(24, 8, 12, 1, 1, 1, 32, perceiver_depth=1, conv_kernel=3)
@@ -105,7 +106,7 @@ def test_frozen_and_averaged_arrays_are_counted():
     stage = t2s.stage(freeze=(t2s.EMOTION_BRANCH,))
     mesh = sharding.abstract_mesh(2, fsdp=2)
     inputs = plan_inputs.t2s_inputs(run, stage, 4)
-    step = plan_inputs.make_step(run, stage, inputs, mesh)
+    step = make_step(run, stage, mesh, inputs.task(run.remat))
     held = plan_memory.state_bytes(step)
     assert held["average"] == held["parameters"] > held["frozen"] > 0
     assert plan_memory.step_bytes(step, inputs.largest)["gradients"] == 2 * held["parameters"]
@@ -247,7 +248,7 @@ def test_every_configuration_can_be_planned(path):
     mesh = sharding.abstract_mesh(8, **run.mesh.to_dict())
     for stage in run.stages:
         inputs = plan_inputs.INPUTS[run.trainer](run, stage, 8)
-        step = plan_inputs.make_step(run, stage, inputs, mesh)
+        step = make_step(run, stage, mesh, inputs.task(run.remat))
         assert sum(plan_memory.state_bytes(step).values()) > 0
         assert step.task.flops(inputs.largest) > 0
 

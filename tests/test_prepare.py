@@ -114,9 +114,14 @@ def prepared(rows, checkpoint, tmp_path_factory):
 @pytest.fixture(scope="module")
 def reader(checkpoint):
     return RecordingReader(
-        checkpoint / "tokenizer", mel.MelConfig(), Limits(), max_text=100, max_codes=1815,
-        speeds=0, seed=0,
-    )  # fmt: skip
+        tokenizer=checkpoint / "tokenizer",
+        mel=mel.MelConfig(),
+        limits=Limits(),
+        max_text=100,
+        max_codes=1815,
+        speeds=0,
+        seed=0,
+    )
 
 
 def read_all(out):

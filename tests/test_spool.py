@@ -14,7 +14,15 @@ from train.corpus.spool import spooled
 P = pathlib.Path
 ROWS = [
     Row(P("a/1.wav"), "Hello.", "ann", "1", "en"),
-    Row(P("a/2.wav"), '你好，\n"世界"！', "bob", "caf\udce9", "zh", "sad", P("w/2.npz")),
+    Row(
+        audio=P("a/2.wav"),
+        text='你好，\n"世界"！',
+        speaker="bob",
+        id="caf\udce9",
+        language="zh",
+        emotion="sad",
+        words=P("w/2.npz"),
+    ),
     Row(P("b/1.wav"), "Again.", "ann", "1"),
 ]
 

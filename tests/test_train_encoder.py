@@ -100,7 +100,14 @@ def test_prosody_loss_judges_pitch_where_there_is_some():
 
 def make_hearing(codec=CODEC, layer=1):
     heads = RecognizerConfig("characters", K, CFG.width, prosody=True)
-    return Hearing(CFG, heads, codec, layer, np.zeros(24, np.float32), np.ones(24, np.float32))
+    return Hearing(
+        encoder=CFG,
+        heads=heads,
+        codec=codec,
+        layer=layer,
+        mean=np.zeros(24, np.float32),
+        variance=np.ones(24, np.float32),
+    )
 
 
 def make_batch(rows=8, length=16):
@@ -190,10 +197,16 @@ def test_remat_changes_no_gradient():
 def test_flops_are_those_of_xla():
     own = make_hearing()
     wide = Hearing(
-        W2VBertConfig(2, 128, 4, 256, 160, 7, 6, 3),
-        RecognizerConfig("characters", 40, 128, prosody=False),
-        SemanticCodecConfig(128, 256, 8, 96, 192, 1, downsample_scale=2),
-        own.layer, np.zeros(128, np.float32), np.ones(128, np.float32),
+        encoder=W2VBertConfig(
+            num_layers=2, width=128, num_heads=4, ffn_width=256, feature_width=160, conv_kernel=7,
+            max_left=6, max_right=3,
+        ),
+        heads=RecognizerConfig("characters", 40, 128, prosody=False),
+        codec=SemanticCodecConfig(
+            feature_width=128, codebook_size=256, codebook_width=8, backbone_width=96,
+            ffn_width=192, num_blocks=1, downsample_scale=2,
+        ),
+        layer=own.layer, mean=np.zeros(128, np.float32), variance=np.ones(128, np.float32),
     )  # fmt: skip
     task = wide.task(Method(quantize=True, revival=0.0))
     rows, length = 4, 64
@@ -240,8 +253,9 @@ def data(tmp_path_factory, checkpoint):
         mel = np.zeros((2 * T, 80), np.float16)
         utterances.append(
             Utterance(
-                str(number), f"s{number % 2}", text, ids_of(checkpoint, text), (take,), mel,
-                np.zeros(0, np.float32), prosody=prosody,
+                id=str(number), speaker=f"s{number % 2}", text=text,
+                text_ids=ids_of(checkpoint, text), takes=(take,), mel=mel,
+                style=np.zeros(0, np.float32), prosody=prosody,
             )
         )  # fmt: skip
     rows = shards.write_shard(shards.shard_path(path, 0), utterances)

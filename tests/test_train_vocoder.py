@@ -130,8 +130,9 @@ def data(tmp_path_factory, checkpoint):
         take = Take(1.0, np.zeros(50, np.int32), np.zeros((50, 160), np.float16))
         utterances.append(
             Utterance(
-                str(hertz), str(hertz), "A", np.array([3], np.int32), (take,), mel,
-                np.zeros(0, np.float32), audio=samples.reshape(-1, HOP),
+                id=str(hertz), speaker=str(hertz), text="A", text_ids=np.array([3], np.int32),
+                takes=(take,), mel=mel, style=np.zeros(0, np.float32),
+                audio=samples.reshape(-1, HOP),
             )
         )  # fmt: skip
     rows = shards.write_shard(shards.shard_path(path, 0), utterances)

@@ -51,15 +51,15 @@ def make_step(task, stage, mesh, *, accumulation=1, adapters=None):
     """The step of a stage as the trainer would make it, in float32."""
     rate = schedule(stage)
     return Step(
-        task,
-        Partition.of(task, stage, adapters),
-        mesh,
-        optimizer(config.base_config().optimizer, rate, kind=stage.optimizer),
-        rate,
-        stage.steps,
-        accumulation,
-        jnp.float32,
-        0.0,
+        task=task,
+        partition=Partition.of(task, stage, adapters),
+        mesh=mesh,
+        tx=optimizer(config.base_config().optimizer, rate, kind=stage.optimizer),
+        rate=rate,
+        num_steps=stage.steps,
+        accumulation=accumulation,
+        dtype=jnp.float32,
+        ema=0.0,
     )
 
 

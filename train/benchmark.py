@@ -24,11 +24,11 @@ from indextts2_jax import programs
 from indextts2_jax.errors import InputError
 from train.data.config import LENGTHS
 from train.estimate import memory as plan_memory
-from train.estimate.inputs import find_stage, make_inputs, make_step
+from train.estimate.inputs import find_stage, make_inputs
 from train.run import config, loop
 from train.run.config import Config
 from train.run.devices import peak_flops
-from train.run.step import Step, TrainState, to_devices
+from train.run.step import Step, TrainState, make_step, to_devices
 from train.run.task import Arrays, Batch
 
 STEPS = 20
@@ -92,7 +92,7 @@ def benchmark(run: Config, *, stage: str = "", longest: bool = False, steps: int
     chosen = find_stage(run, stage)
     mesh = loop.make_mesh(run)
     inputs = make_inputs(run, chosen, mesh)
-    step = make_step(run, chosen, inputs, mesh)
+    step = make_step(run, chosen, mesh, inputs.task(run.remat))
     shapes = inputs.largest if longest else inputs.typical
     if "codes" not in shapes:
         raise InputError(f"{run.trainer} cannot be timed here; its runs print tokens/s")

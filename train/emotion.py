@@ -412,14 +412,14 @@ def setup(run: Config) -> loop.Setup:
         return data["train"].endless(rows, seed, first)
 
     return loop.Setup(
-        run,
-        mesh,
-        lambda stage: make_task(cfg, remat=run.remat),
-        start.arrays,
-        batches,
-        lambda: data["valid"].once(rows) if "valid" in data else [],
-        functools.partial(result.publish, out / "checkpoint"),
-        samples,
+        run=run,
+        mesh=mesh,
+        task=lambda stage: make_task(cfg, remat=run.remat),
+        initial=start.arrays,
+        batches=batches,
+        validation=lambda: data["valid"].once(rows) if "valid" in data else [],
+        publish=functools.partial(result.publish, out / "checkpoint"),
+        samples=samples,
     )
 
 

@@ -121,7 +121,9 @@ def make_hearing(run: Config, base: Base | None, encoder: W2VBertConfig, num_uni
             tables = load_tables(source.path)
             mean, variance = tables["feature_mean"], tables["feature_variance"]
         codec = dataclasses.replace(codec, feature_width=encoder.width)
-    return Hearing(encoder, heads, codec, run.layer, mean, variance)
+    return Hearing(
+        encoder=encoder, heads=heads, codec=codec, layer=run.layer, mean=mean, variance=variance
+    )
 
 
 def setup(run: Config) -> loop.Setup:
@@ -155,14 +157,14 @@ def setup(run: Config) -> loop.Setup:
     if run.sample_every:
         samples = Transcripts(hearing, units, batches_of(feed, units), mesh, pathlib.Path(run.out))
     return loop.Setup(
-        run,
-        mesh,
-        task,
-        initial,
-        lambda stage, start: with_labels(feed.batches(stage, start), units),
-        lambda: [units.batch(batch) for batch in feed.validation()],
-        Publisher(run, base, hearing, feed, units, mesh),
-        samples,
+        run=run,
+        mesh=mesh,
+        task=task,
+        initial=initial,
+        batches=lambda stage, start: with_labels(feed.batches(stage, start), units),
+        validation=lambda: [units.batch(batch) for batch in feed.validation()],
+        publish=Publisher(run=run, base=base, hearing=hearing, feed=feed, units=units, mesh=mesh),
+        samples=samples,
     )
 
 
@@ -178,7 +180,7 @@ def recognizer_of(base: Base, places: Mapping[str, Any]) -> dict[str, jax.Array]
     return {prefix + name: x for name, x in arrays.items()}
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class Publisher:
     """Writes the checkpoint of a run, with the statistics of its features."""
 

@@ -46,7 +46,6 @@ from train.estimate.inputs import (
     TYPICAL_S,
     find_stage,
     make_inputs,
-    make_step,
 )
 from train.estimate.memory import (
     Check,
@@ -60,7 +59,7 @@ from train.estimate.memory import (
 from train.run import config
 from train.run.config import Config
 from train.run.devices import KINDS, memory_bytes, peak_flops
-from train.run.step import Step
+from train.run.step import Step, make_step
 from train.run.task import Batch
 
 HOURS = 55_000.0  # corpus of the paper
@@ -189,7 +188,7 @@ def make_plan(
     chosen = find_stage(run, stage)
     mesh = sharding.abstract_mesh(num_devices, **run.mesh.to_dict())
     inputs = make_inputs(run, chosen, mesh)
-    step = make_step(run, chosen, inputs, mesh)
+    step = make_step(run, chosen, mesh, inputs.task(run.remat))
     plain, again = activation_bytes(step, inputs, inputs.largest)
 
     def load(batch: Batch) -> Load:

@@ -117,13 +117,13 @@ def prepare(
         checkpoint, settings
     )
     reader = RecordingReader(
-        checkpoint / "tokenizer",
-        settings.mel,
-        options.limits,
-        t2s.max_text_tokens,
-        t2s.max_codes,
-        options.speeds,
-        options.seed,
+        tokenizer=checkpoint / "tokenizer",
+        mel=settings.mel,
+        limits=options.limits,
+        max_text=t2s.max_text_tokens,
+        max_codes=t2s.max_codes,
+        speeds=options.speeds,
+        seed=options.seed,
         keep_audio=not encoded,
     )
     with contextlib.ExitStack() as stack:

@@ -423,14 +423,14 @@ def setup(run: Config) -> loop.Setup:
         return tts.speak_codes(request, codes, num_frames=len(target.mel)), {}
 
     return loop.Setup(
-        run,
-        mesh,
-        task,
-        initial,
-        feed.batches,
-        feed.validation,
-        functools.partial(result.publish, pathlib.Path(run.out) / "checkpoint"),
-        Samples.of(run, result, feed, speak),
+        run=run,
+        mesh=mesh,
+        task=task,
+        initial=initial,
+        batches=feed.batches,
+        validation=feed.validation,
+        publish=functools.partial(result.publish, pathlib.Path(run.out) / "checkpoint"),
+        samples=Samples.of(run, result, feed, speak),
     )
 
 

@@ -304,14 +304,14 @@ def setup(run: Config) -> loop.Setup:
     if run.sample_every:
         samples = Samples(result, [target for target, _ in feed.samples(run.samples)])
     return loop.Setup(
-        run,
-        mesh,
-        task,
-        initial,
-        feed.batches,
-        feed.validation,
-        functools.partial(result.publish, pathlib.Path(run.out) / "checkpoint"),
-        samples,
+        run=run,
+        mesh=mesh,
+        task=task,
+        initial=initial,
+        batches=feed.batches,
+        validation=feed.validation,
+        publish=functools.partial(result.publish, pathlib.Path(run.out) / "checkpoint"),
+        samples=samples,
     )
 
 

@@ -398,7 +398,14 @@ def _esd(source: pathlib.Path) -> Iterator[Row]:
         for wav in _walk(folder, *AUDIO_SUFFIXES):
             emotion = wav.relative_to(folder).parts[0].lower()
             text = texts.get(wav.stem, "")
-            yield Row(wav, text, folder.name, wav.stem, language, emotion)
+            yield Row(
+                audio=wav,
+                text=text,
+                speaker=folder.name,
+                id=wav.stem,
+                language=language,
+                emotion=emotion,
+            )
 
 
 def _esd_text(path: pathlib.Path, language: str) -> str:

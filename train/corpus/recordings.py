@@ -90,7 +90,7 @@ class TakeInput(NamedTuple):
     mask: np.ndarray  # [T] bool
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Recording:
     """A usable row; attributes as those of `train.data.shards.Utterance`."""
 
@@ -115,7 +115,7 @@ class _Useless(Exception):
     """Reason and detail of a rejection."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordingReader:
     """Reads rows; can be sent to another process.
 
@@ -173,18 +173,18 @@ class RecordingReader:
             samples = _frames(audio, len(log_mel), self.mel.hop_length)
             measured = prosody(audio_16k, len(takes[0].features)).astype(np.float16)
         return Recording(
-            row,
-            text,
-            ids,
-            seconds,
-            rate,
-            tuple(takes),
-            bank - bank.mean(axis=0),
-            log_mel.astype(np.float16),
-            vectors,
-            frames,
-            samples,
-            measured,
+            row=row,
+            text=text,
+            text_ids=ids,
+            seconds=seconds,
+            rate=rate,
+            takes=tuple(takes),
+            bank=bank - bank.mean(axis=0),
+            mel=log_mel.astype(np.float16),
+            word_vectors=vectors,
+            word_frames=frames,
+            audio=samples,
+            prosody=measured,
         )
 
     def _to_16k(self, audio: np.ndarray) -> np.ndarray:

@@ -413,7 +413,9 @@ class BatchPlan:
         draws = np.stack([*draw.speeds, crop])[:, order]
         numbers = np.arange(len(batches))
         return _Round(
-            Selection(-1, rows, prompts, draws, speaker, weight),
+            Selection(
+                bucket=-1, rows=rows, prompts=prompts, draws=draws, speakers=speaker, weight=weight
+            ),
             batches,
             stops,
             rng.permutation(numbers) if shuffle else numbers,

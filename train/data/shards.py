@@ -269,14 +269,14 @@ class Index:
             order = {name: i for i, name in enumerate(names[column])}
             table[column] = np.array([order[name] for name in places], np.int32)[table[column]]
         return cls(
-            path,
-            dict(made_with),
-            tuple(names["speaker"]),
-            tuple(names["language"]),
-            tuple(names["emotion"]),
-            tuple(sizes),
-            round(float(table["frames"].sum()) * frame_seconds / 3600, 4),
-            table,
+            path=path,
+            fingerprints=dict(made_with),
+            speakers=tuple(names["speaker"]),
+            languages=tuple(names["language"]),
+            emotions=tuple(names["emotion"]),
+            shards=tuple(sizes),
+            hours=round(float(table["frames"].sum()) * frame_seconds / 3600, 4),
+            table=table,
         )
 
     def shard_paths(self) -> list[pathlib.Path]:

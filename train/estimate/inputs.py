@@ -1,6 +1,6 @@
-"""What a plan counts: the step of a stage, and the shapes of its batches.
+"""What a plan counts: what a stage trains, and the shapes of its batches.
 
-    run -> find_stage -> make_inputs (task, shapes of batches) -> make_step
+    run -> find_stage -> make_inputs (task, shapes of batches)
 
 No weight is made and no data is read; see `train.plan`.
 
@@ -10,11 +10,10 @@ Dims: F width of the features.
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from indextts2_jax import sharding
 from indextts2_jax.audio.mel import MelConfig
@@ -32,9 +31,8 @@ from train.objectives.adversary import SpeakerClassifierConfig
 from train.objectives.discriminators import DiscriminatorConfig
 from train.recognition.hearing import Method
 from train.recognition.recognizer import Units
-from train.run import artifacts, config, loop
+from train.run import artifacts, config
 from train.run.config import Config
-from train.run.step import Step
 from train.run.task import Batch, Task
 
 CODES_PER_S = 50
@@ -255,21 +253,6 @@ def make_inputs(run: Config, stage: Config, mesh: sharding.AnyMesh) -> Inputs:
         raise InputError(f"trainer is {run.trainer!r}, want one of {', '.join(INPUTS)}")
     multiple = sharding.batch_parts(mesh) * run.accumulation
     return INPUTS[run.trainer](run, stage, multiple)
-
-
-def make_step(run: Config, stage: Config, inputs: Inputs, mesh: sharding.AnyMesh) -> Step:
-    """The step of a stage as the training loop makes it, with no arrays behind it."""
-    unused: Any = None
-    setup = loop.Setup(
-        run=run,
-        mesh=cast(Mesh, mesh),
-        task=lambda stage: inputs.task(run.remat),
-        initial=unused,
-        batches=unused,
-        validation=unused,
-        publish=unused,
-    )
-    return loop.make_step(setup, stage)
 
 
 def _base(run: Config) -> artifacts.Base | None:

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from indextts2_jax import sharding
-from train.estimate.inputs import Inputs, find_stage, make_inputs, make_step
+from train.estimate.inputs import Inputs, find_stage, make_inputs
 from train.run import lora
 from train.run.config import Config
-from train.run.step import Step
+from train.run.step import Step, make_step
 from train.run.task import Arrays, Batch, Task
 
 NUM_SHOWN = 10  # largest arrays
@@ -203,7 +203,7 @@ def check(run: Config, devices: Sequence[Any], *, stage: str = "") -> Check:
     chosen = find_stage(run, stage)
     mesh = sharding.make_mesh(**run.mesh.to_dict(), devices=devices)
     inputs = make_inputs(run, chosen, mesh)
-    step = make_step(run, chosen, inputs, mesh)
+    step = make_step(run, chosen, mesh, inputs.task(run.remat))
     batch = _abstract_batch(step, inputs.largest)
     train: Any = step.train  # jitted
     lowered = train.lower(step.abstract_state, _abstract_frozen(step), batch)

@@ -33,19 +33,19 @@ from jax.sharding import Mesh
 from indextts2_jax import programs, sharding
 from indextts2_jax.errors import InputError, os_error
 from indextts2_jax.outputs import locked
-from train.run import config, lora
+from train.run import config
 from train.run.best import BEST_SUFFIX, Best
 from train.run.checkpoints import Checkpoints
 from train.run.config import Config
-from train.run.step import Step, TrainState, optimizer, schedule, to_devices
-from train.run.task import Partition, Task, TrainingError
+from train.run.step import Step, TrainState, make_step, to_devices
+from train.run.task import Task, TrainingError
 from train.run.writer import MetricsWriter, Throughput
 
 LOCK = ".lock"  # in the directory of a run
 Initial = Callable[[Mapping[str, Any]], dict[str, jax.Array]]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
     """What a trainer gives the loop.
 
@@ -143,7 +143,7 @@ def _run_stages(setup: Setup, out: pathlib.Path, stop: "Stop") -> None:
     arrays: dict[str, jax.Array] = {}  # all of the last one
     begin = 0
     for number, stage in enumerate(run.stages):
-        step = make_step(setup, stage)
+        step = make_step(run, stage, setup.mesh, setup.task(stage))
         checkpoints = Checkpoints(out / f"{number}-{stage.name}", keep=run.checkpoints.keep)
         with contextlib.closing(checkpoints):
             done = checkpoints.latest
@@ -159,7 +159,15 @@ def _run_stages(setup: Setup, out: pathlib.Path, stop: "Stop") -> None:
                 with contextlib.closing(MetricsWriter(out, total, first)) as writer:
                     best = Best.of(run, writer, begin)
                     state = _Loop(
-                        setup, stage, step, begin, checkpoints, writer, stop, best, learned
+                        setup=setup,
+                        stage=stage,
+                        step=step,
+                        begin=begin,
+                        checkpoints=checkpoints,
+                        writer=writer,
+                        stop=stop,
+                        best=best,
+                        learned=learned,
                     ).run(state, frozen)
             if int(state.step) < stage.steps:
                 return
@@ -169,28 +177,6 @@ def _run_stages(setup: Setup, out: pathlib.Path, stop: "Stop") -> None:
         arrays = step.merged(kept, frozen)
         begin += stage.steps
     setup.publish({**learned, **arrays})
-
-
-def make_step(setup: Setup, stage: Config) -> Step:
-    """The compiled functions of a stage."""
-    run = setup.run
-    task = setup.task(stage)
-    adapters = None
-    if run.lora.rank:
-        targets = run.lora.targets or task.lora_targets
-        adapters = lora.LoraConfig(run.lora.rank, run.lora.alpha, targets)
-    rate = schedule(stage)
-    return Step(
-        task,
-        Partition.of(task, stage, adapters),
-        setup.mesh,
-        optimizer(run.optimizer, rate, kind=stage.optimizer, muon_factor=stage.muon_factor),
-        rate,
-        stage.steps,
-        run.accumulation,
-        jnp.dtype(run.compute_dtype),
-        run.ema,
-    )
 
 
 def start_arrays(
@@ -227,7 +213,7 @@ def _kept(state: TrainState) -> dict[str, jax.Array]:
     return state.params if state.average is None else state.average
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class _Loop:
     """The steps of one stage."""
 

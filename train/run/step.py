@@ -24,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from indextts2_jax.errors import InputError
 from indextts2_jax.sharding import (
     BATCH_AXES,
+    AnyMesh,
     batch_sharding,
     replicated,
     shardings,
@@ -148,7 +149,7 @@ def optimizer(
     return optax.chain(clip, optax.partition({"muon": muon, "adamw": adam}, kinds))
 
 
-def state_shardings(state: Any, params: Mapping[str, NamedSharding], mesh: Mesh) -> Any:
+def state_shardings(state: Any, params: Mapping[str, NamedSharding], mesh: AnyMesh) -> Any:
     """Shardings of an abstract state: what has a parameter's name lies as the parameter does."""
 
     def place(path: Any, x: Any) -> NamedSharding:
@@ -168,13 +169,13 @@ def _on_cpu(mesh: Any) -> bool:
     return isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == "cpu"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
-    """The compiled functions of a stage."""
+    """The compiled functions of a stage; see `make_step`."""
 
     task: Task
     partition: Partition
-    mesh: Mesh
+    mesh: AnyMesh
     tx: optax.GradientTransformation
     rate: optax.Schedule
     num_steps: int
@@ -251,7 +252,7 @@ class Step:
         }
 
     def _rows(
-        self, params: Arrays, frozen: Arrays, batch: Batch, draws: Any, key: Any, progress: Any
+        self, params: Arrays, frozen: Arrays, batch: Batch, *, draws: Any, key: Any, progress: Any
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Loss of a part of a batch, as a sum over its rows times their shares of the whole."""
         modules = self.task.fill(self.weights(params, frozen))
@@ -278,21 +279,22 @@ class Step:
         batch = {**batch, "share": batch["weight"] / jnp.maximum(batch["weight"].sum(), 1e-9)}
         compute = jax.value_and_grad(self._rows, has_aux=True)
         if self.accumulation == 1:
-            (loss, metrics), grads = compute(params, frozen, batch, draws, dropout_key, progress)
+            (loss, metrics), grads = compute(
+                params, frozen, batch, draws=draws, key=dropout_key, progress=progress
+            )
             return loss, metrics, grads
 
-        def add(total: Any, part: Any) -> tuple[Any, None]:
+        def one(part: Any) -> Any:
             number, batch, draws = part
             part_key = jax.random.fold_in(dropout_key, number)
-            out = compute(params, frozen, batch, draws, part_key, progress)
-            return jax.tree.map(jnp.add, total, out), None
+            return compute(params, frozen, batch, draws=draws, key=part_key, progress=progress)
+
+        def add(total: Any, part: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, one(part)), None
 
         parts = (jnp.arange(self.accumulation), self._parts(batch), self._parts(draws))
         first = jax.tree.map(lambda x: x[0], parts)
-        zero = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype),
-            jax.eval_shape(compute, params, frozen, *first[1:], dropout_key, progress),
-        )
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first))
         ((loss, metrics), grads), _ = jax.lax.scan(add, zero, parts)
         return loss, metrics, grads
 
@@ -335,8 +337,9 @@ class Step:
         def run(params: Arrays, frozen: Arrays, batch: Batch, key: jax.Array) -> Any:
             share = batch["weight"] / jnp.maximum(batch["weight"].sum(), 1e-9)
             draws = self.task.draw(key, batch)
+            batch = {**batch, "share": share}
             loss, metrics = self._rows(
-                params, frozen, {**batch, "share": share}, draws, None, jnp.float32(1)
+                params, frozen, batch, draws=draws, key=None, progress=jnp.float32(1)
             )
             return {"loss": loss, **metrics}
 
@@ -348,6 +351,36 @@ class Step:
             ),
             out_shardings=replicated(self.mesh),
         )  # fmt: skip
+
+
+def make_step(run: Config, stage: Config, mesh: AnyMesh, task: Task) -> Step:
+    """Makes the compiled functions of a stage.
+
+    Args:
+      run: the configuration.
+      stage: one of its stages.
+      mesh: of all devices; an abstract one does for shapes and places.
+      task: what the stage trains.
+
+    Raises:
+      InputError: if the stage cannot be trained so.
+    """
+    adapters = None
+    if run.lora.rank:
+        targets = run.lora.targets or task.lora_targets
+        adapters = lora.LoraConfig(run.lora.rank, run.lora.alpha, targets)
+    rate = schedule(stage)
+    return Step(
+        task=task,
+        partition=Partition.of(task, stage, adapters),
+        mesh=mesh,
+        tx=optimizer(run.optimizer, rate, kind=stage.optimizer, muon_factor=stage.muon_factor),
+        rate=rate,
+        num_steps=stage.steps,
+        accumulation=run.accumulation,
+        dtype=jnp.dtype(run.compute_dtype),
+        ema=run.ema,
+    )
 
 
 def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
