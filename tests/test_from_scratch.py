@@ -19,6 +19,7 @@ from train import prepare, s2m, t2s
 from train.corpus.recordings import Limits
 from train.data import shards
 from train.run import artifacts, config, loop
+from train.run.start import Start
 
 ENCODERS = {"w2v_bert", "semantic_codec", "campplus", "vocoder"}
 CONFIGS = ROOT / "configs"
@@ -102,15 +103,29 @@ def test_encoders_alone_do_not_speak_and_say_what_is_missing(encoders, tmp_path,
 
 
 def test_trainers_say_what_is_missing(encoders):
-    base = artifacts.Base.open(encoders)
-    run = config.load(CONFIGS / "t2s_tiny.py", ["init=checkpoint"])
+    checkpoint = f"checkpoint={encoders}"
+    run = config.load(CONFIGS / "t2s_tiny.py", [checkpoint, "init=checkpoint"])
     with pytest.raises(store.CheckpointError, match="holds no t2s; train first"):
-        t2s.t2s_config(run, base)
-    run = config.load(CONFIGS / "s2m_tiny.py", [LATENTS])
+        t2s.t2s_config(run, Start.of(run))
+    run = config.load(CONFIGS / "s2m_tiny.py", [checkpoint, LATENTS])
     with pytest.raises(store.CheckpointError, match="holds no t2s; train first"):
-        s2m.s2m_config(run, base)
+        s2m.s2m_config(run, Start.of(run))
     config.assign(run, "stages.0.latent_probability=0.0")
-    assert s2m.s2m_config(run, base).latent_widths == ()
+    assert s2m.s2m_config(run, Start.of(run)).latent_widths == ()
+
+
+@pytest.mark.parametrize("init", ["scratch", "checkpoint", "another", "foreign"])
+def test_where_a_run_starts_follows_from_init(encoders, converted, tmp_path, init):
+    (tmp_path / "config.json").touch()
+    place = {"another": converted, "foreign": tmp_path}.get(init, init)
+    run = config.load(CONFIGS / "t2s_tiny.py", [f"checkpoint={encoders}", f"init={place}"])
+    start = Start.of(run, is_foreign=lambda path: (path / "config.json").is_file())
+    source = {"checkpoint": encoders, "another": converted}.get(init)
+    assert start.base.path == encoders
+    assert (start.source and start.source.path) == source
+    assert start.foreign == (tmp_path if init == "foreign" else None)
+    assert start.continues == (init == "checkpoint")
+    assert (start.provenance("T2S", run) == start.base.settings.source) == start.continues
 
 
 def test_a_new_t2s_leaves_the_prototypes_of_the_old_one_behind(converted, tmp_path, capsys):

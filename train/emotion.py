@@ -58,6 +58,7 @@ from train.data.sentences import FORMS, Table
 from train.emotion_data import Sentence
 from train.run import artifacts, config, loop, lora
 from train.run.config import Config
+from train.run.start import Start
 from train.run.task import Batch, Module, Task, TrainingError
 from train.run.writer import MetricsWriter
 
@@ -158,8 +159,8 @@ def flops(cfg: Qwen3Config, batch: Batch) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
-    """Where a run begins.
+class Beginning:
+    """The network that a run begins with.
 
     Attributes:
       cfg: architecture, without labels; its vocabulary may still be that of the run.
@@ -172,27 +173,22 @@ class Start:
     tokenizer: pathlib.Path | None
 
     @classmethod
-    def of(cls, run: Config, base: artifacts.Base) -> "Start":
-        """What `init` names.
+    def of(cls, run: Config, start: Start) -> "Beginning":
+        """Finds the network that `init` names.
 
         Raises:
           InputError: if it has no Qwen3 that can be used.
         """
-        if run.init == "scratch":
-            return cls(config.architecture(Qwen3Config, run.model), lambda places: {}, None)
-        path = pathlib.Path(run.init)
-        if run.init != "checkpoint" and (path / "config.json").is_file():
-            return cls._of_hugging_face(path)
-        source = artifacts.source_of(run, base)
-        cfg = source.config("qwen3")
-        return cls(
-            cfg,
-            lambda places: source.arrays("qwen3", places, "qwen3."),
-            source.path / "tokenizer" / "qwen3",
-        )
+        if start.foreign is not None:
+            return cls._of_hugging_face(start.foreign)
+        arrays = functools.partial(start.arrays, "qwen3")
+        if start.source is None:
+            return cls(config.architecture(Qwen3Config, run.model), arrays, None)
+        folder = start.source.path / "tokenizer" / "qwen3"
+        return cls(start.source.config("qwen3"), arrays, folder)
 
     @classmethod
-    def _of_hugging_face(cls, path: pathlib.Path) -> "Start":
+    def _of_hugging_face(cls, path: pathlib.Path) -> "Beginning":
         require_torch()
         try:
             cfg = Qwen3Config.from_release(json.loads((path / "config.json").read_text()))
@@ -264,28 +260,28 @@ def make_tokenizer(texts: Iterable[str], size: int, path: pathlib.Path) -> None:
 
 
 def keep_tokenizer(
-    path: pathlib.Path, start: Start, cfg: Qwen3Config, texts: Iterable[str]
+    path: pathlib.Path, first: Beginning, cfg: Qwen3Config, texts: Iterable[str]
 ) -> None:
     """Writes the tokenizer of a run, with the architecture beside it, if it is not there yet.
 
     Args:
       path: directory to write.
-      start: where the run begins.
+      first: the network that the run begins with.
       cfg: architecture of the result.
       texts: that a new tokenizer is made of.
     """
     if jax.process_index() == 0 and not path.exists():
         with store.writing(path) as directory:
-            if start.tokenizer is None:
+            if first.tokenizer is None:
                 make_tokenizer(texts, cfg.vocab_size, directory)
-            elif not start.tokenizer.is_dir():
-                raise InputError(f"no such tokenizer directory: {start.tokenizer}")
+            elif not first.tokenizer.is_dir():
+                raise InputError(f"no such tokenizer directory: {first.tokenizer}")
             else:
                 for pattern in TOKENIZER_FILES:
-                    for file in start.tokenizer.glob(pattern):
+                    for file in first.tokenizer.glob(pattern):
                         if not file.name.endswith(".index.json"):
                             shutil.copyfile(file, directory / file.name)
-            if start.tokenizer is None or cfg != start.cfg:
+            if first.tokenizer is None or cfg != first.cfg:
                 store.write_json(directory / "config.json", qwen3_json(cfg))
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("tokenizer")
@@ -374,12 +370,12 @@ def setup(run: Config) -> loop.Setup:
     rows, multiple = run.data.rows, sharding.batch_parts(mesh) * run.accumulation
     if rows < 1 or rows % multiple:
         raise TrainingError(f"data.rows is {rows}; want a multiple of {multiple}")
-    base = artifacts.Base.open(run.checkpoint)
+    start = Start.of(run, is_foreign=lambda path: (path / "config.json").is_file())
+    base, first = start.base, Beginning.of(run, start)
     emotions = base.settings.emotions
     if run.emotions == "paper":
         emotions = EmotionSet.paper()
-    start = Start.of(run, base)
-    cfg = start.fitted(emotions, run.form)
+    cfg = first.fitted(emotions, run.form)
     found = load_sentences(run.data.paths, EmotionSet.paper())
 
     out = pathlib.Path(run.out)
@@ -387,7 +383,7 @@ def setup(run: Config) -> loop.Setup:
     if run.form == "generative":
         distributions = tables.targets(found["train"], emotions)
         texts += [tables.answer(distribution, emotions) for distribution in distributions]
-    keep_tokenizer(out / "tokenizer", start, cfg, texts)
+    keep_tokenizer(out / "tokenizer", first, cfg, texts)
     tokenizer = load_tokenizer(out / "tokenizer")
     encoded = {
         split: tables.encode(some, tokenizer, emotions, run.form) for split, some in found.items()
@@ -407,15 +403,15 @@ def setup(run: Config) -> loop.Setup:
     if run.sample_every and held_out:
         samples = Readings(result, out, held_out)
 
-    def batches(stage: Config, first: int) -> Any:
+    def batches(stage: Config, step: int) -> Any:
         seed = run.seed, zlib.crc32(stage.name.encode())
-        return data["train"].endless(rows, seed, first)
+        return data["train"].endless(rows, seed, step)
 
     return loop.Setup(
         run=run,
         mesh=mesh,
         task=lambda stage: make_task(cfg, remat=run.remat),
-        initial=start.arrays,
+        initial=first.arrays,
         batches=batches,
         validation=lambda: data["valid"].once(rows) if "valid" in data else [],
         publish=functools.partial(result.publish, out / "checkpoint"),

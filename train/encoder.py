@@ -39,10 +39,11 @@ from train.recognition import recognizer
 from train.recognition.hearing import Hearing, Method
 from train.recognition.recognizer import RecognizerConfig, Units
 from train.recognition.transcripts import Transcripts, batches_of
-from train.run import artifacts, config, loop
+from train.run import config, loop
 from train.run.artifacts import Base, Result
 from train.run.config import Config
 from train.run.feed import Feed, data_config
+from train.run.start import Start
 from train.run.step import to_devices
 from train.run.task import Task, TrainingError
 
@@ -84,27 +85,33 @@ def with_labels(
     return map(units.batch, batches)
 
 
-def encoder_config(run: Config, base: Base | None) -> W2VBertConfig:
-    """The architecture of a run's encoder: that of `init`, or `model`.
+def encoder_config(run: Config, source: Base | None) -> W2VBertConfig:
+    """Returns the architecture of a run's encoder.
+
+    Args:
+      run: the configuration.
+      source: the checkpoint whose encoder learns further; None for a new one.
 
     Raises:
       InputError: if it has not the layer that feeds the codec.
     """
-    if run.init == "scratch" or base is None:
+    if source is None:
         cfg = config.architecture(W2VBertConfig, run.model)
     else:
-        cfg = artifacts.source_of(run, base).config("w2v_bert")
+        cfg = source.config("w2v_bert")
     if not 0 < run.layer <= cfg.num_layers:
         raise TrainingError(f"layer is {run.layer}, the encoder has {cfg.num_layers} layers")
     return cfg
 
 
-def make_hearing(run: Config, base: Base | None, encoder: W2VBertConfig, num_units: int) -> Hearing:
+def make_hearing(
+    run: Config, source: Base | None, encoder: W2VBertConfig, num_units: int
+) -> Hearing:
     """The networks of a run.
 
     Args:
       run: the configuration.
-      base: its checkpoint, if there is one.
+      source: as in `encoder_config`.
       encoder: architecture, see `encoder_config`.
       num_units: that the heads tell apart.
     """
@@ -115,8 +122,7 @@ def make_hearing(run: Config, base: Base | None, encoder: W2VBertConfig, num_uni
     codec = None
     if any(method.quantize for method in methods):
         codec = config.architecture(SemanticCodecConfig, run.codec)
-        if run.init != "scratch" and base is not None:
-            source = artifacts.source_of(run, base)
+        if source is not None:
             codec = source.settings.configs.get("semantic_codec", codec)
             tables = load_tables(source.path)
             mean, variance = tables["feature_mean"], tables["feature_variance"]
@@ -133,9 +139,10 @@ def setup(run: Config) -> loop.Setup:
       InputError: if checkpoint, data and configuration do not fit each other.
     """
     mesh = loop.make_mesh(run)
-    base = Base.open(run.checkpoint)
+    start = Start.of(run)
+    base, source = start.base, start.source
     units = Units.of(base.path / "tokenizer" / "bpe.model", run.units)
-    hearing = make_hearing(run, base, encoder_config(run, base), len(units.names))
+    hearing = make_hearing(run, source, encoder_config(run, source), len(units.names))
     feed = Feed.open(run, base, mesh, FIELDS, max_codes=0, max_text=0, encoded=False)
 
     def task(stage: Config) -> Task:
@@ -143,12 +150,11 @@ def setup(run: Config) -> loop.Setup:
         return hearing.without_codec(not method.quantize).task(method, remat=run.remat)
 
     def initial(places: Any) -> dict[str, jax.Array]:
-        if run.init == "scratch":
+        if source is None:
             return {}
-        source = artifacts.source_of(run, base)
-        out = source.arrays("w2v_bert", places, "w2v_bert.")
+        out = source.arrays("w2v_bert", places)
         if "semantic_codec" in source.settings.configs:
-            out |= source.arrays("semantic_codec", places, "semantic_codec.")
+            out |= source.arrays("semantic_codec", places)
         if recognizer.fits(source.path, hearing.heads):
             out |= recognizer_of(source, places)
         return out

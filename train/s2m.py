@@ -55,6 +55,7 @@ from train.run import artifacts, config, loop, lora
 from train.run.config import Config
 from train.run.feed import Feed, data_config
 from train.run.samples import Samples
+from train.run.start import Start
 from train.run.task import Batch, Module, Task, TrainingError
 
 PROMPTS = ("other", "prefix")
@@ -337,17 +338,17 @@ def _frame_weights(cfg: S2MConfig) -> int:
     )
 
 
-def s2m_config(run: Config, base: artifacts.Base) -> S2MConfig:
-    """The architecture of a run's S2M: that of `init`, or `model` fitted to the other networks.
+def s2m_config(run: Config, start: Start) -> S2MConfig:
+    """Returns the architecture of a run's S2M: of a new one `model`, fitted to the other networks.
 
     Args:
       run: the configuration.
-      base: its checkpoint, whose T2S, codec, CAMPPlus and mel decide on the widths at the borders.
+      start: of the run, whose T2S, codec, CAMPPlus and mel decide on the widths at the borders.
     """
-    if run.init != "scratch":
-        cfg = artifacts.source_of(run, base).config("s2m")
+    if start.source is not None:
+        cfg = start.source.config("s2m")
         return dataclasses.replace(cfg, word_width=run.word_width or cfg.word_width)
-    cfg = config.architecture(S2MConfig, run.model)
+    cfg, base = config.architecture(S2MConfig, run.model), start.base
     semantic = base.config("semantic_codec").feature_width
     latent_widths = ()
     if any(stage.latent_probability for stage in run.stages):
@@ -373,8 +374,8 @@ def setup(run: Config) -> loop.Setup:
       InputError: if checkpoint, data and configuration do not fit each other.
     """
     mesh = loop.make_mesh(run)
-    base = artifacts.Base.open(run.checkpoint)
-    cfg = s2m_config(run, base)
+    start = Start.of(run)
+    base, cfg = start.base, s2m_config(run, start)
     codec, t2s_cfg = base.config("semantic_codec"), base.settings.configs.get("t2s")
     methods = [Method.of(stage) for stage in run.stages]
     if any(method.latent_probability for method in methods):
@@ -400,21 +401,18 @@ def setup(run: Config) -> loop.Setup:
         return make_task(cfg, codec, method, t2s_cfg=t2s_cfg, remat=run.remat)
 
     def initial(places: Any) -> dict[str, jax.Array]:
-        out = {}
+        out = start.arrays("s2m", places)
         for part in ("semantic_codec", "t2s"):
-            out |= base.arrays(part, places, f"{part}.")
-        if run.init != "scratch":
-            out |= artifacts.source_of(run, base).arrays("s2m", places, "s2m.")
+            out |= base.arrays(part, places)
         return out
 
-    changes = {}
-    if run.init == "scratch":
-        changes["source"] = f"S2M trained from scratch ({run.out})"
+    if start.source is None:
         can_guide = any(method.condition_dropout for method in methods)
-        changes["guidance"] = flow_matching.GUIDANCE if can_guide else 0.0
+        guidance = flow_matching.GUIDANCE if can_guide else 0.0
     else:
-        changes["guidance"] = artifacts.source_of(run, base).settings.guidance
-    result = artifacts.Result.of(base, "s2m", {"s2m": cfg}, **changes)
+        guidance = start.source.settings.guidance
+    source = start.provenance("S2M", run)
+    result = artifacts.Result.of(base, "s2m", {"s2m": cfg}, guidance=guidance, source=source)
 
     def speak(tts: IndexTTS2, request: Request, target: Utterance) -> tuple[Speech, dict[str, Any]]:
         if not cfg.latent_widths:

@@ -37,11 +37,12 @@ from indextts2_jax.t2s.gpt import T2S, Prefix, T2SConfig
 from indextts2_jax.text.tokenize import Tokenizer
 from train.data.shards import Utterance
 from train.objectives import adversary, alignment
-from train.run import artifacts, config, loop, lora
-from train.run.artifacts import Base, source_of
+from train.run import config, loop, lora
+from train.run.artifacts import Result
 from train.run.config import Config
 from train.run.feed import Feed, data_config
 from train.run.samples import Samples
+from train.run.start import Start
 from train.run.task import Batch, Module, Task, TrainingError
 
 if TYPE_CHECKING:
@@ -328,16 +329,16 @@ def speak(
     return tts.synthesize_batch([request])[0], {"attention": figure}
 
 
-def t2s_config(run: Config, base: Base) -> T2SConfig:
-    """The architecture of a run's T2S: that of `init`, or `model` fitted to the encoders.
+def t2s_config(run: Config, start: Start) -> T2SConfig:
+    """Returns the architecture of a run's T2S: of a new one `model`, fitted to the encoders.
 
     Args:
       run: the configuration.
-      base: its checkpoint, whose codec and tokenizer decide on codes, features and text tokens.
+      start: of the run, whose codec and tokenizer decide on codes, features and text tokens.
     """
-    if run.init != "scratch":
-        return source_of(run, base).config("t2s")
-    cfg = config.architecture(T2SConfig, run.model)
+    if start.source is not None:
+        return start.source.config("t2s")
+    cfg, base = config.architecture(T2SConfig, run.model), start.base
     codec, features = base.config("semantic_codec"), base.config("w2v_bert").width
     pieces = Tokenizer(base.path / "tokenizer" / "bpe.model").vocab_size
     return dataclasses.replace(
@@ -351,6 +352,34 @@ def t2s_config(run: Config, base: Base) -> T2SConfig:
     )
 
 
+def result_of(run: Config, start: Start, cfg: T2SConfig) -> Result:
+    """Returns what the run makes: T2S comes with the rules by which it speaks.
+
+    Args:
+      run: the configuration.
+      start: of the run.
+      cfg: architecture of T2S.
+    """
+    configs: dict[str, Any] = {"t2s": cfg}
+    changes: dict[str, Any] = {"source": start.provenance("T2S", run)}
+    if start.source is None:
+        changes |= {
+            "decoding": DecodingRules(forbidden=(cfg.start_code,)),
+            "num_beams": 1,
+            "duration_slots": tuple(run.duration_slots),
+        }
+    else:
+        rules = start.source.settings
+        names = ("decoding", "num_beams", "duration_slots")
+        changes |= {name: getattr(rules, name) for name in names}
+    if not start.continues:
+        # Of another T2S are the emotion vectors of the prototypes, and the latents that S2M reads.
+        changes["emotion_groups"] = ()
+        if s2m := start.base.settings.configs.get("s2m"):
+            configs["s2m"] = dataclasses.replace(s2m, latent_widths=())
+    return Result.of(start.base, "t2s", configs, **changes)
+
+
 def setup(run: Config) -> loop.Setup:
     """Everything that a run of T2S needs, from its configuration.
 
@@ -358,8 +387,8 @@ def setup(run: Config) -> loop.Setup:
       InputError: if checkpoint, data and configuration do not fit each other.
     """
     mesh = loop.make_mesh(run)
-    base = artifacts.Base.open(run.checkpoint)
-    cfg = t2s_config(run, base)
+    start = Start.of(run)
+    base, cfg = start.base, t2s_config(run, start)
     feed = Feed.open(run, base, mesh, FIELDS, max_codes=cfg.max_codes, max_text=cfg.max_text_tokens)
     classifier = adversary.SpeakerClassifierConfig(
         cfg.width, run.speaker_classifier_width, len(feed.plan.speakers)
@@ -370,40 +399,12 @@ def setup(run: Config) -> loop.Setup:
         slots = tuple(run.duration_slots)
         return make_task(cfg, slots, losses, classifier=classifier, remat=run.remat)
 
-    def initial(places: Any) -> dict[str, jax.Array]:
-        if run.init == "scratch":
-            return {}
-        return artifacts.source_of(run, base).arrays("t2s", places, "t2s.")
-
-    configs: dict[str, Any] = {"t2s": cfg}
-    changes: dict[str, Any] = {}
-    if run.init == "scratch":
-        changes = {
-            "source": f"T2S trained from scratch ({run.out})",
-            "decoding": DecodingRules(forbidden=(cfg.start_code,)),
-            "num_beams": 1,
-            "duration_slots": tuple(run.duration_slots),
-        }
-    elif run.init != "checkpoint":
-        source = artifacts.Base.open(run.init).settings
-        changes = {
-            "source": f"T2S of {run.init}, trained further ({run.out})",
-            "decoding": source.decoding,
-            "num_beams": source.num_beams,
-            "duration_slots": source.duration_slots,
-        }
-    if run.init != "checkpoint":
-        # Of another T2S are the emotion vectors of the prototypes, and the latents that S2M reads.
-        changes["emotion_groups"] = ()
-        if s2m := base.settings.configs.get("s2m"):
-            configs["s2m"] = dataclasses.replace(s2m, latent_widths=())
-    result = artifacts.Result.of(base, "t2s", configs, **changes)
-
+    result = result_of(run, start, cfg)
     return loop.Setup(
         run=run,
         mesh=mesh,
         task=task,
-        initial=initial,
+        initial=functools.partial(start.arrays, "t2s"),
         batches=feed.batches,
         validation=feed.validation,
         publish=functools.partial(result.publish, pathlib.Path(run.out) / "checkpoint"),

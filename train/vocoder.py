@@ -52,6 +52,7 @@ from train.objectives.spectra import log_mel, multi_scale_mel_loss
 from train.run import artifacts, config, loop
 from train.run.config import Config
 from train.run.feed import Feed, data_config
+from train.run.start import Start
 from train.run.task import Batch, Module, Task, TrainingError
 from train.run.writer import MetricsWriter, mel_figure
 
@@ -251,22 +252,22 @@ def _vocode(model: BigVGAN, mel: jax.Array) -> jax.Array:
     return model(mel)
 
 
-def vocoder_config(run: Config, base: artifacts.Base) -> BigVGANConfig:
-    """The architecture of a run's generator: that of `init`, or `model` with as many mel bins.
+def vocoder_config(run: Config, start: Start) -> BigVGANConfig:
+    """Returns the architecture of a run's generator: of a new one `model`, with the mel's bins.
 
     Raises:
       TrainingError: if it makes another number of samples of a frame than the mel has.
     """
-    mel = base.settings.mel
-    if run.init != "scratch":
-        cfg = artifacts.source_of(run, base).config("vocoder")
+    mel = start.base.settings.mel
+    if start.source is not None:
+        cfg = start.source.config("vocoder")
     else:
         cfg = config.architecture(BigVGANConfig, run.model)
         cfg = dataclasses.replace(cfg, num_mels=mel.num_mels)
     if cfg.hop_length != mel.hop_length or cfg.num_mels != mel.num_mels:
         raise TrainingError(
             f"the vocoder makes {cfg.hop_length} samples of {cfg.num_mels} bins; the mel of "
-            f"{base.path} has {mel.num_mels} bins every {mel.hop_length} samples"
+            f"{start.base.path} has {mel.num_mels} bins every {mel.hop_length} samples"
         )
     return cfg
 
@@ -280,8 +281,9 @@ def setup(run: Config) -> loop.Setup:
     if run.remat:
         raise TrainingError("remat is not there for the vocoder; take a smaller data.budget")
     mesh = loop.make_mesh(run)
-    base = artifacts.Base.open(run.checkpoint)
-    mel, cfg = base.settings.mel, vocoder_config(run, base)
+    start = Start.of(run)
+    base, cfg = start.base, vocoder_config(run, start)
+    mel = base.settings.mel
     shortest = max(1024, mel.n_fft) // mel.hop_length + 1  # of what the losses reflect
     if run.data.crop and run.data.crop < shortest:
         raise TrainingError(f"data.crop is {run.data.crop}; want {shortest} frames or more")
@@ -294,11 +296,6 @@ def setup(run: Config) -> loop.Setup:
     def task(stage: Config) -> Task:
         return make_task(cfg, judges, mel, Losses.of(stage))
 
-    def initial(places: Any) -> dict[str, jax.Array]:
-        if run.init == "scratch":
-            return {}
-        return artifacts.source_of(run, base).arrays("vocoder", places, "vocoder.")
-
     result = artifacts.Result.of(base, "vocoder", {"vocoder": cfg})
     samples = None
     if run.sample_every:
@@ -307,7 +304,7 @@ def setup(run: Config) -> loop.Setup:
         run=run,
         mesh=mesh,
         task=task,
-        initial=initial,
+        initial=functools.partial(start.arrays, "vocoder"),
         batches=feed.batches,
         validation=feed.validation,
         publish=functools.partial(result.publish, pathlib.Path(run.out) / "checkpoint"),

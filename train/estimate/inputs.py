@@ -31,8 +31,9 @@ from train.objectives.adversary import SpeakerClassifierConfig
 from train.objectives.discriminators import DiscriminatorConfig
 from train.recognition.hearing import Method
 from train.recognition.recognizer import Units
-from train.run import artifacts, config
+from train.run import config
 from train.run.config import Config
+from train.run.start import Start
 from train.run.task import Batch, Task
 
 CODES_PER_S = 50
@@ -87,8 +88,9 @@ def t2s_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
       stage: one of its stages.
       rows_multiple: of which the rows of a batch are a multiple.
     """
-    base = _base(run)
-    cfg = config.architecture(T2SConfig, run.model) if base is None else t2s.t2s_config(run, base)
+    start, cfg = _start(run), config.architecture(T2SConfig, run.model)
+    if start is not None:
+        cfg = t2s.t2s_config(run, start)
     losses = t2s.Losses(stage.zero_duration, stage.text_loss, stage.speaker_loss, stage.reversal)
     classifier = SpeakerClassifierConfig(cfg.width, run.speaker_classifier_width, NUM_SPEAKERS)
 
@@ -106,13 +108,13 @@ def t2s_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
 
 def s2m_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
     """As `t2s_inputs`, of `train.s2m`. Without a checkpoint its T2S and codec are the released."""
-    base = _base(run)
-    if base is None:
+    start = _start(run)
+    if start is None:
         cfg = config.architecture(S2MConfig, run.model)
         cfg = dataclasses.replace(cfg, word_width=run.word_width)
         codec, decoder, mel = SemanticCodecConfig.indextts2(), T2SConfig.indextts2(), MelConfig()
     else:
-        cfg = s2m.s2m_config(run, base)
+        cfg, base = s2m.s2m_config(run, start), start.base
         codec, mel = base.config("semantic_codec"), base.settings.mel
         decoder = base.settings.configs.get("t2s", T2SConfig.paper())
 
@@ -170,12 +172,11 @@ def vocoder_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
     Raises:
       InputError: if no length of the pieces is given.
     """
-    base, data = _base(run), run.data
-    mel = MelConfig() if base is None else base.settings.mel
-    if base is None:
-        cfg = config.architecture(BigVGANConfig, run.model)
+    start, data = _start(run), run.data
+    if start is None:
+        cfg, mel = config.architecture(BigVGANConfig, run.model), MelConfig()
     else:
-        cfg = vocoder.vocoder_config(run, base)
+        cfg, mel = vocoder.vocoder_config(run, start), start.base.settings.mel
     if not data.crop or not data.budget:
         raise InputError("data.crop and data.budget are not given; they decide a batch")
     judges = config.architecture(DiscriminatorConfig, run.discriminators)
@@ -200,12 +201,13 @@ def encoder_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
     Raises:
       InputError: if no size of the batches is given.
     """
-    base, data = _base(run), run.data
-    num_units = CHARACTERS
-    if base is not None:
-        num_units = len(Units.of(base.path / "tokenizer" / "bpe.model", run.units).names)
-    cfg = encoder.encoder_config(run, base)
-    hearing = encoder.make_hearing(run, base, cfg, num_units)
+    start, data = _start(run), run.data
+    source, num_units = None, CHARACTERS
+    if start is not None:
+        source = start.source
+        num_units = len(Units.of(start.base.path / "tokenizer" / "bpe.model", run.units).names)
+    cfg = encoder.encoder_config(run, source)
+    hearing = encoder.make_hearing(run, source, cfg, num_units)
     if not data.budget:
         raise InputError("data.budget is not given; it decides how large a batch is")
 
@@ -255,8 +257,8 @@ def make_inputs(run: Config, stage: Config, mesh: sharding.AnyMesh) -> Inputs:
     return INPUTS[run.trainer](run, stage, multiple)
 
 
-def _base(run: Config) -> artifacts.Base | None:
-    return artifacts.Base.open(run.checkpoint) if run.checkpoint else None
+def _start(run: Config) -> Start | None:
+    return Start.of(run) if run.checkpoint else None
 
 
 def _batches(

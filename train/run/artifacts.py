@@ -18,7 +18,6 @@ from indextts2_jax.checkpoint import store
 from indextts2_jax.checkpoint.parts import PARTS, Settings, require, save_part
 from indextts2_jax.nn import pytree
 from indextts2_jax.release.texts import FILES
-from train.run.config import Config
 
 Folders = Mapping[str, Mapping[str, np.ndarray]]  # folder in `weights` -> name -> array
 
@@ -53,17 +52,17 @@ class Base:
         require(self.path, self.settings, part)
         return self.settings.configs[part]
 
-    def arrays(self, part: str, places: Mapping[str, Any], prefix: str) -> dict[str, jax.Array]:
+    def arrays(self, part: str, places: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Reads arrays of a part in float32, each to where it will lie.
 
         Args:
           part: name of the part.
-          places: flat name with `prefix` -> sharding; names without it are passed over.
-          prefix: in front of the part's own names, e.g. "t2s.".
+          places: `<part>.<name>` -> sharding; other names are passed over.
 
         Raises:
           CheckpointError: if the part lacks some, or they have another shape.
         """
+        prefix = f"{part}."
         own = {n.removeprefix(prefix): s for n, s in places.items() if n.startswith(prefix)}
         if not own:
             return {}
@@ -75,11 +74,6 @@ class Base:
             self.path / "weights" / part, wanted, sharding={n: own[n] for n in wanted}
         )
         return {prefix + name: x for name, x in arrays.items()}
-
-
-def source_of(run: Config, base: Base) -> Base:
-    """The checkpoint whose weights a run starts from, where it does not start from scratch."""
-    return base if run.init == "checkpoint" else Base.open(run.init)
 
 
 @dataclasses.dataclass(frozen=True)

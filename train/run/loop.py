@@ -37,12 +37,12 @@ from train.run import config
 from train.run.best import BEST_SUFFIX, Best
 from train.run.checkpoints import Checkpoints
 from train.run.config import Config
+from train.run.start import Initial, begin_stage
 from train.run.step import Step, TrainState, make_step, to_devices
 from train.run.task import Task, TrainingError
 from train.run.writer import MetricsWriter, Throughput
 
 LOCK = ".lock"  # in the directory of a run
-Initial = Callable[[Mapping[str, Any]], dict[str, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,14 +146,9 @@ def _run_stages(setup: Setup, out: pathlib.Path, stop: "Stop") -> None:
         step = make_step(run, stage, setup.mesh, setup.task(stage))
         checkpoints = Checkpoints(out / f"{number}-{stage.name}", keep=run.checkpoints.keep)
         with contextlib.closing(checkpoints):
-            done = checkpoints.latest
-            frozen, params = start_arrays(setup, step, learned, with_params=done is None)
-            if done is None:
-                key = jax.random.fold_in(jax.random.key(run.seed), number)
-                state = step.start(params, jax.random.key_data(key))
-            else:
-                state = checkpoints.restore(step.abstract_state)
-            del params
+            state, frozen = begin_stage(
+                step, checkpoints, setup.initial, learned, seed=run.seed, number=number
+            )
             if int(state.step) < stage.steps:
                 first = begin + int(state.step)
                 with contextlib.closing(MetricsWriter(out, total, first)) as writer:
@@ -177,35 +172,6 @@ def _run_stages(setup: Setup, out: pathlib.Path, stop: "Stop") -> None:
         arrays = step.merged(kept, frozen)
         begin += stage.steps
     setup.publish({**learned, **arrays})
-
-
-def start_arrays(
-    setup: Setup, step: Step, learned: Mapping[str, jax.Array], *, with_params: bool
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """The arrays that a stage begins with, each where it will lie.
-
-    In this order: what earlier stages learned, what `Setup.initial` has, random values.
-
-    Args:
-      setup: of the run.
-      step: of the stage.
-      learned: by earlier stages.
-      with_params: also make the trained ones (a checkpoint has them otherwise).
-
-    Returns:
-      Frozen arrays and trained parameters.
-    """
-    places = dict(step.frozen_shardings)
-    if with_params:
-        places |= step.param_shardings
-    have = {name: learned[name] for name in places if name in learned}
-    have |= setup.initial({n: s for n, s in places.items() if n not in have})
-    new = {n: s for n, s in places.items() if n not in have}
-    if new:
-        key = jax.random.key(setup.run.seed)
-        have |= jax.jit(lambda k: step.random(k, new), out_shardings=new)(key)
-    frozen = {name: have[name] for name in step.frozen_shardings}
-    return frozen, {name: have[name] for name in step.param_shardings} if with_params else {}
 
 
 def _kept(state: TrainState) -> dict[str, jax.Array]:
