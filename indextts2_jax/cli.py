@@ -350,6 +350,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run_synthesize(args: argparse.Namespace) -> None:
     text = _read_text(args)
+    if args.voice is not None and args.speaker is not None:
+        raise InputError("--voice and --speaker are given; want one of them")
     started = time.perf_counter()
     from tqdm import tqdm
 

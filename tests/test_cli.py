@@ -187,6 +187,14 @@ def test_system_errors_of_other_commands_are_one_line(folder, monkeypatch, capsy
         assert error.splitlines()[-1].startswith("indextts2: error: ") and "Traceback" not in error
 
 
+def test_a_voice_beside_a_speaker_file_is_refused(folder, capsys):
+    argv = ["synthesize", "--text", "Hi", "--out", str(folder / "new.wav")]
+    assert main([*argv, "--voice", str(folder / "v.wav"), "--speaker", str(folder / "s.npz")]) == 2
+    line = "indextts2: error: --voice and --speaker are given; want one of them"
+    assert capsys.readouterr().err.splitlines() == [line]
+    assert not (folder / "new.wav").exists()
+
+
 @pytest.mark.parametrize("cls", [Options, Duration, Emotion])
 def test_a_setting_is_declared_once(cls, monkeypatch):
     """Flags, defaults and help are those of the dataclass; so are the types of JSONL values."""
