@@ -23,12 +23,11 @@ import json
 import os
 import pathlib
 import sys
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from indextts2_jax.errors import InputError, os_error
-from indextts2_jax.outputs import locked
+from indextts2_jax.outputs import locked, replacing
 from train.corpus import corpora
 from train.corpus.corpora import Row
 from train.corpus.recordings import (
@@ -100,15 +99,15 @@ def prepare(
     Raises:
       InputError: if no data can be made; says why in one line.
     """
-    from indextts2_jax import programs
-    from indextts2_jax.checkpoint.parts import Settings
+    from indextts2_jax.checkpoint.networks import Networks
     from indextts2_jax.t2s.gpt import T2SConfig
     from train.corpus import report as prepare_report
     from train.corpus.audio_rows import utterances
     from train.corpus.encoders import Encoders
     from train.data import shards
 
-    settings = Settings.load(checkpoint)
+    networks = Networks(checkpoint)
+    settings = networks.settings
     t2s = settings.configs.get("t2s", T2SConfig.paper())  # encoders alone: what they are to train
     if options.limits.max_seconds > (longest := t2s.max_codes * CODE_SECONDS):
         raise InputError(f"T2S of {checkpoint} takes {longest:.1f} s at most (max_seconds)")
@@ -133,11 +132,10 @@ def prepare(
         numbers = range(len(spool.starts))
         todo = [n for n in numbers[part[0] - 1 :: part[1]] if not _is_done(out, n)]
         if todo:
-            programs.enable_compilation_cache()
             with reading(reader, workers) as read:
                 encode = utterances
                 if encoded:
-                    encode = Encoders(checkpoint, settings, batch_seconds)
+                    encode = Encoders(networks, batch_seconds)
                 _make_shards(out, spool, todo, read, encode)
         if not all(_is_done(out, number) for number in numbers):
             return None
@@ -230,10 +228,9 @@ def _claim(out: pathlib.Path, settings: Mapping[str, Any]) -> None:
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON, whole or not at all."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     text = json.dumps(value, indent=1, ensure_ascii=False)
-    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # as JSON escapes
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # as JSON escapes
 
 
 def main(argv: Sequence[str] | None = None) -> int:

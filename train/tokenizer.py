@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
 from indextts2_jax.errors import InputError
+from indextts2_jax.outputs import replacing
 from indextts2_jax.text import pinyin
 from indextts2_jax.text.language import CJK
 from indextts2_jax.text.normalize import Normalizer
@@ -217,11 +218,9 @@ def _run(args: argparse.Namespace) -> None:
             character_coverage=args.coverage,
             byte_fallback=args.byte_fallback,
         )
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = args.out.with_name(f".{args.out.name}.tmp")
-        temporary.write_bytes(model)
-        report = coverage(Tokenizer(temporary), texts)
-        temporary.replace(args.out)
+        with replacing(args.out) as temporary:
+            temporary.write_bytes(model)
+            report = coverage(Tokenizer(temporary), texts)
     print(json.dumps(report, indent=1, ensure_ascii=False))
 
 

@@ -11,7 +11,6 @@ Dims: N rows of a batch, T 50 Hz tokens, S padded tokens, B bank frames of 10 ms
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from indextts2_jax import programs
-from indextts2_jax.checkpoint.parts import Settings, load_part, load_tables
+from indextts2_jax.checkpoint.networks import Networks
 from indextts2_jax.prompt.w2v_bert import normalize
 from train.corpus.recordings import CODE_SECONDS, Recording, TakeInput
 from train.data.shards import Take, Utterance
@@ -31,24 +30,18 @@ _STYLE = -1  # place of the style among the results of an utterance; takes have 
 class Encoders:
     """Reads recordings with the encoders of a checkpoint."""
 
-    def __init__(self, path: pathlib.Path, settings: Settings, batch_seconds: float):
+    def __init__(self, networks: Networks, batch_seconds: float):
         """Loads the networks.
 
         Args:
-          path: the checkpoint directory.
-          settings: its settings.
+          networks: of an opened checkpoint.
           batch_seconds: speech of a batch, padding included.
         """
-        # As many layers as are used.
-        encoder = settings.configs["w2v_bert"]
-        encoder = dataclasses.replace(encoder, num_layers=settings.feature_layer)
-        configs = {**settings.configs, "w2v_bert": encoder}
-        self._w2v_bert = load_part(path, dataclasses.replace(settings, configs=configs), "w2v_bert")
-        self._codec = load_part(path, settings, "semantic_codec")
-        self._campplus = load_part(path, settings, "campplus")
-        tables = load_tables(path)
+        self._w2v_bert = networks.w2v_bert
+        self._codec, self._campplus = networks.semantic_codec, networks.campplus
+        tables = networks.tables
         self._mean, self._variance = tables["feature_mean"], tables["feature_variance"]
-        self._layer = settings.feature_layer
+        self._layer = networks.settings.feature_layer
         self._batch_tokens = round(batch_seconds / CODE_SECONDS)
 
     def __call__(self, recordings: Iterable[Recording]) -> Iterator[Utterance]:

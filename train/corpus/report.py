@@ -100,7 +100,9 @@ def describe(report: Mapping[str, Any], out: pathlib.Path) -> str:
         ),
     ]
     if alone := report["speakers_of_one_utterance"]:
-        lines.append(f"  {alone} speakers have one utterance: no prompt, so training leaves it out")
+        lines.append(
+            f"  {alone} speakers have one utterance: no prompt for T2S and S2M, which leave it out"
+        )
     if rejected := report["rejected"]:
         lines.append(f"  rejected: {_counts(rejected)}; see {out / 'rejected.jsonl'}")
     return "\n".join(lines)

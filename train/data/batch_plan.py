@@ -341,8 +341,7 @@ class BatchPlan:
         cfg = self.cfg
         if cfg.measure == "frames":
             length += self.prompt_lengths.get("prompt_mel") or 0
-        rows = min(cfg.budget // int(length), cfg.max_rows)
-        return max(rows // cfg.rows_multiple, 1) * cfg.rows_multiple
+        return rows_within(cfg.budget, int(length), cfg.max_rows, cfg.rows_multiple)
 
     def _levels(self, table: Mapping[str, np.ndarray]) -> np.ndarray:
         """The first bucket [N] that every utterance fits."""
@@ -429,6 +428,18 @@ class BatchPlan:
         draw = _Draw(rows, recorded, self._level[0][rows], rng)
         made = self._arrange(draw, shuffle=False, fill_weight=0)
         return [made.batch(number) for number in made.order]
+
+
+def rows_within(budget: int, length: int, max_rows: int, multiple: int) -> int:
+    """Returns how many rows of a length a budget has room for.
+
+    Args:
+      budget: codes or frames of a batch.
+      length: those of a row.
+      max_rows: most rows.
+      multiple: the rows are one of it, and at least so many even beyond the budget.
+    """
+    return max(min(budget // length, max_rows) // multiple, 1) * multiple
 
 
 def round_up(length: float) -> int:

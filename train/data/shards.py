@@ -13,6 +13,7 @@ Dims: T 50 Hz frames or codes, F feature width, M mel frames, H samples of a mel
 tokens, W words, E vector width.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -28,6 +29,7 @@ from flax import serialization
 from indextts2_jax.checkpoint import store
 from indextts2_jax.checkpoint.parts import Settings, load_tables
 from indextts2_jax.errors import InputError
+from indextts2_jax.outputs import replacing
 
 FORMAT_VERSION = 1
 COLUMNS = ("speaker", "language", "emotion", "codes", "varied_codes", "frames", "text", "words")
@@ -232,9 +234,8 @@ class Index:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del values["path"], values["table"]
         np.savez(self.path / "table.npz", **dict(self.table))  # pyright: ignore[reportArgumentType]
-        temporary = self.path / ".index.json.tmp"
-        store.write_json(temporary, {"format_version": FORMAT_VERSION, **values})
-        temporary.rename(self.path / "index.json")
+        with replacing(self.path / "index.json") as temporary:
+            store.write_json(temporary, {"format_version": FORMAT_VERSION, **values})
 
     @classmethod
     def build(
@@ -299,18 +300,15 @@ def write_shard(path: pathlib.Path, utterances: Iterable[Utterance]) -> list[dic
     Returns:
       The `Utterance.row` of each.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     # Compression would save 7 % of float16 features and make reading four times as expensive.
     options = "group_size:1,uncompressed"
-    writer = array_record_module.ArrayRecordWriter(str(temporary), options)
     rows = []
-    try:
-        for utterance in utterances:
-            writer.write(utterance.to_bytes())
-            rows.append(utterance.row())
-    finally:
-        writer.close()
-    temporary.rename(path)
+    with replacing(path) as temporary:
+        writer = array_record_module.ArrayRecordWriter(str(temporary), options)
+        with contextlib.closing(writer):
+            for utterance in utterances:
+                writer.write(utterance.to_bytes())
+                rows.append(utterance.row())
     return rows
 
 

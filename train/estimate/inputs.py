@@ -25,7 +25,7 @@ from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.t2s.gpt import T2SConfig
 from indextts2_jax.vocoder.bigvgan import BigVGANConfig
 from train import emotion, encoder, s2m, t2s, vocoder
-from train.data.batch_plan import round_up
+from train.data.batch_plan import round_up, rows_within
 from train.data.config import LENGTHS
 from train.objectives.adversary import SpeakerClassifierConfig
 from train.objectives.discriminators import DiscriminatorConfig
@@ -181,7 +181,7 @@ def vocoder_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
         raise InputError("data.crop and data.budget are not given; they decide a batch")
     judges = config.architecture(DiscriminatorConfig, run.discriminators)
     judges = dataclasses.replace(judges, sample_rate=mel.sample_rate)
-    rows = max(min(data.budget // data.crop, data.max_rows) // rows_multiple, 1) * rows_multiple
+    rows = rows_within(data.budget, data.crop, data.max_rows, rows_multiple)
     batch = {
         "mel": jax.ShapeDtypeStruct((rows, data.crop, mel.num_mels), jnp.float32),
         "mel_lengths": jax.ShapeDtypeStruct((rows,), jnp.int32),
@@ -213,8 +213,7 @@ def encoder_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
 
     def batch(seconds: float) -> Batch:
         length = round_up(math.ceil(CODES_PER_S * seconds))
-        rows = min(data.budget // length, data.max_rows)
-        rows = max(rows // rows_multiple, 1) * rows_multiple
+        rows = rows_within(data.budget, length, data.max_rows, rows_multiple)
 
         def array(*shape: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((rows, *shape), dtype)
@@ -299,8 +298,7 @@ def _batches(
         measured = lengths["codes"]
         if data.measure == "frames":
             measured = lengths["mel"] + lengths["prompt_mel"] * ("prompt_mel" in fields)
-        rows = min(data.budget // measured, data.max_rows)
-        rows = max(rows // multiple, 1) * multiple
+        rows = rows_within(data.budget, measured, data.max_rows, multiple)
 
         def shape(name: str) -> tuple[int, ...]:
             own = [x[name] for x in (lengths, widths) if name in x]

@@ -19,31 +19,22 @@ from train.data.shards import Utterance
 from train.run.artifacts import Base
 from train.run.config import Config
 
+# Fields of DataConfig that follow from the network, the mesh, the stage or the rest of the run.
+_DECIDED = ("fields", "weights", "rows_multiple", "max_text", "seed")
+
 
 def data_config(measure: str, budget: int, **changes: Any) -> ConfigDict:
-    """Settings of the data of a run; see `train.data.config.DataConfig`.
+    """Returns what a run says of its data: the fields of DataConfig that no trainer decides.
 
     Args:
       measure: "codes" or "frames".
       budget: of a batch, in these.
       **changes: of the other keys.
     """
-    out = ConfigDict(
-        {
-            "paths": ("",),  # directories made by train.prepare
-            "measure": measure,
-            "budget": budget,
-            "max_rows": 256,
-            "prompt_codes": 300,
-            "speed_probability": 0.5,
-            "max_codes": 0,  # 0: what the model has positions for
-            "validation": 64,  # utterances of each data set
-            "round_size": 1 << 16,
-            "ladder_ratio": 1.25,
-            "crop": 0,  # codes or frames of a random piece; 0 = the whole utterance
-        }
-    ).lock()
-    out.update(changes)
+    own = {"paths": ("",), "measure": measure, "budget": budget, "validation": 64}
+    fields = {field.name: field.default for field in dataclasses.fields(DataConfig)}
+    out = ConfigDict({name: own.get(name, fields[name]) for name in fields if name not in _DECIDED})
+    out.lock().update(changes)
     return out
 
 

@@ -95,14 +95,6 @@ def muon_names(shapes: Mapping[str, Sequence[int]], config: Config) -> frozenset
     return frozenset(name for name, shape in shapes.items() if takes(name, shape))
 
 
-def muon_flops(shapes: Iterable[Sequence[int]]) -> float:
-    """Counts the operations of Muon on matrices in a step, which are the same for any batch."""
-    total = 0
-    for rows, columns in map(sorted, shapes):
-        total += _MUON_STEPS * (4 * rows**2 * columns + 2 * rows**3)
-    return float(total)
-
-
 def optimizer(
     config: Config, rate: optax.Schedule, *, kind: str = "adamw", muon_factor: float = 1.0
 ) -> optax.GradientTransformation:

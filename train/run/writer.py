@@ -16,7 +16,6 @@ import csv
 import datetime
 import importlib
 import math
-import os
 import pathlib
 import sys
 import time
@@ -29,6 +28,7 @@ from tqdm import tqdm
 
 from indextts2_jax.audio import wav
 from indextts2_jax.errors import InputError
+from indextts2_jax.outputs import replacing
 from train.run.devices import peak_flops
 
 if TYPE_CHECKING:
@@ -192,12 +192,10 @@ class _Table:
     def _rewrite(self, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
         """Puts a whole new file in place of the old one, and opens it for more rows."""
         self._columns = list(columns)
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        with open(temporary, "w", newline="") as file:
+        with replacing(self._path) as temporary, open(temporary, "w", newline="") as file:
             writer = self._writer(file)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(temporary, self._path)
         self._file = open(self._path, "a", newline="")  # noqa: SIM115
 
     def _writer(self, file: Any) -> csv.DictWriter:
