@@ -33,6 +33,7 @@ from train.corpus.recordings import (
     num_letters,
     reading,
 )
+from train.corpus.report import describe
 from train.corpus.speed import change_speed
 from train.data import shards
 
@@ -161,6 +162,7 @@ def test_every_recording_has_its_takes_and_its_row(prepared, rows):
     assert [index.speakers[i] for i in index.table["speaker"]] == [u.speaker for u in utterances]
     assert report == json.loads((out / "report.json").read_text())
     assert (report["utterances"], report["speakers_of_one_utterance"]) == (5, 1)
+    assert "no prompt for T2S and S2M, which leave it out" in describe(report, out)
     assert (out / "report.png").stat().st_size > 1000
     assert (out / "rejected.jsonl").read_text() == ""
 

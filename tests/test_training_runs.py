@@ -177,8 +177,8 @@ def test_s2m_without_latents_leaves_them_out(whole, tmp_path, data):
 
 class StopAt3(loop.Stop):
     def agreed(self, step):
-        self.told = step == 3
-        return self.told
+        self.requested = step == 3
+        return self.requested
 
 
 def test_stopped_and_resumed_equals_uninterrupted(whole, tmp_path, checkpoint, data):

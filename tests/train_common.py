@@ -92,5 +92,5 @@ class StopAt(loop.Stop):
 
     def agreed(self, step: int) -> bool:
         self.steps -= 1
-        self.told = self.steps == 0
-        return self.told
+        self.requested = self.steps == 0
+        return self.requested

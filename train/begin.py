@@ -59,7 +59,7 @@ def empty_checkpoint(bpe: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m train.begin",
         description=__doc__,

@@ -131,7 +131,7 @@ def benchmark(run: Config, *, stage: str = "", longest: bool = False, steps: int
 
 
 def random_batch(shapes: Batch) -> dict[str, np.ndarray]:
-    """A batch of these shapes in which nothing is padding."""
+    """Makes a batch of these shapes in which nothing is padding."""
     rng = np.random.default_rng(0)
     lengths = {length: field for field, length in LENGTHS.items()}
     out = {}
@@ -150,7 +150,7 @@ def random_batch(shapes: Batch) -> dict[str, np.ndarray]:
 
 
 def _begin(step: Step) -> tuple[dict[str, jax.Array], TrainState]:
-    """Random frozen arrays, and the state before the first step."""
+    """Makes random frozen arrays, and the state before the first step."""
     places = {**step.frozen_shardings, **step.param_shardings}
     arrays = jax.jit(lambda key: step.random(key, places), out_shardings=places)(jax.random.key(0))
     params = {name: arrays.pop(name) for name in step.param_shardings}
@@ -167,7 +167,7 @@ def _run(step: Step, state: TrainState, frozen: Arrays, batch: Batch, steps: int
 
 
 def describe(report: Report) -> str:
-    """The report as a text."""
+    """Tells the report as a text."""
     mesh = " x ".join(f"{name} {size}" for name, size in report.mesh.items())
     peak = report.peak_bytes
     taken = "?" if peak is None else f"{peak / 2**30:.2f} GiB"
@@ -188,7 +188,7 @@ def describe(report: Report) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m train.benchmark",
         description=__doc__,

@@ -72,7 +72,7 @@ CHAT_TEMPLATE = (
 
 
 def default_config() -> Config:
-    """The paper's Qwen3-1.7B with adapters, on one file of sentences."""
+    """Returns the paper's Qwen3-1.7B with adapters, on one file of sentences."""
     out = config.base_config()
     with out.unlocked():
         out.trainer = "emotion"
@@ -91,7 +91,7 @@ def default_config() -> Config:
 
 
 def make_task(cfg: Qwen3Config, *, remat: bool = False) -> Task:
-    """What a stage trains.
+    """Returns what a stage trains.
 
     Args:
       cfg: architecture; with labels it has the distribution form.
@@ -120,7 +120,7 @@ def make_task(cfg: Qwen3Config, *, remat: bool = False) -> Task:
 def _distribution_losses(
     model: Qwen3, batch: Batch, remat: bool
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The paper's loss, the part of it that can be learnt, and whether the likeliest is right."""
+    """Computes the paper's loss, its part that can be learnt, and whether the best is right."""
     teacher = batch["teacher"]  # [B, E]
     logits = model.label_logits(batch["tokens"], batch["lengths"], remat=remat)
     losses = jax.vmap(distribution_loss)(logits[:, None], teacher[:, None])  # [B]
@@ -132,7 +132,7 @@ def _distribution_losses(
 def _answer_losses(
     model: Qwen3, batch: Batch, remat: bool
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean cross-entropy of the tokens of each answer, and the share of them that is likeliest."""
+    """Computes the mean cross-entropy of each answer, and the share of its tokens that is right."""
     targets, lengths = batch["targets"], batch["target_lengths"]  # [B, A], [B]
     hidden, _ = model.hidden(batch["tokens"], remat=remat)  # [B, T, D]
     places = (batch["lengths"] - lengths)[:, None] + jnp.arange(targets.shape[1])
@@ -149,7 +149,7 @@ def _answer_losses(
 
 
 def flops(cfg: Qwen3Config, batch: Batch) -> float:
-    """Floating point operations of a step: 6 per weight and position, and attention."""
+    """Counts floating point operations of a step: 6 per weight and position, and attention."""
     shapes = pytree.shapes(pytree.abstract(lambda rngs: Qwen3(cfg, rngs=rngs)))
     weights = sum(int(np.prod(s)) for n, s in shapes.items() if n.startswith("blocks."))
     positions, length = batch["tokens"].size, batch["tokens"].shape[1]
@@ -212,10 +212,10 @@ class Beginning:
         return cls(cfg, arrays, path)
 
     def fitted(self, emotions: EmotionSet, form: str) -> Qwen3Config:
-        """The architecture of the result.
+        """Returns the architecture of the result.
 
         Args:
-          emotions: that it shall know.
+          emotions: that it has to know.
           form: one of FORMS.
 
         Raises:
@@ -351,14 +351,14 @@ def load_sentences(paths: Iterable[str], emotions: EmotionSet) -> dict[str, list
 
 
 def _spread(sentences: Sequence[Sentence], count: int) -> list[Sentence]:
-    """So many of all parts of the file; all for 0."""
+    """Chooses so many of all parts of the file; all for 0."""
     number = min(count or len(sentences), len(sentences))
     places = np.linspace(0, len(sentences) - 1, number).round().astype(int)
     return [sentences[i] for i in places]
 
 
 def setup(run: Config) -> loop.Setup:
-    """Everything that a run needs, from its configuration.
+    """Prepares everything that a run needs, from its configuration.
 
     Raises:
       InputError: if checkpoint, sentences and configuration do not fit each other.

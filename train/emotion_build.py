@@ -98,7 +98,7 @@ def from_teacher(
 
 
 def _begun(out: pathlib.Path) -> Sequence[emotion_data.Sentence]:
-    """The sentences of an earlier call; half a line at the end, of one that was killed, goes."""
+    """Reads sentences of an earlier call; half a line at the end, of one that was killed, goes."""
     if not out.exists() or not out.stat().st_size:
         return ()
     content = out.read_bytes()
@@ -116,7 +116,7 @@ def _json_line(values: object) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m train.emotion_build",
         description=__doc__,

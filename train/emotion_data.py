@@ -145,7 +145,7 @@ def _parse(line: str, emotions: EmotionSet) -> Sentence:
 
 
 def folded(text: str) -> str:
-    """A text without case and spaces: what two sentences may not share."""
+    """Returns a text without case and spaces: what two sentences may not share."""
     return "".join(text.casefold().split())
 
 
@@ -195,7 +195,7 @@ def load(path: pathlib.Path, emotions: EmotionSet) -> tuple[Sentence, ...]:
 
 
 def report(checked: Checked, emotions: EmotionSet) -> Iterator[str]:
-    """What a file holds, in lines of text."""
+    """Tells what a file holds, in lines of text."""
     counts = collections.Counter((s.emotion, s.split) for s in checked.sentences)
     splits = CHOICES["split"]
     width = max(map(len, emotions.keys))
@@ -214,7 +214,7 @@ def report(checked: Checked, emotions: EmotionSet) -> Iterator[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m train.emotion_data",
         description=__doc__,

@@ -1,4 +1,4 @@
-r"""Trains the semantic encoder: w2v-BERT that hears words (CTC), so that its features tell words.
+r"""Trains the semantic encoder: w2v-BERT that hears words (CTC), so that its features carry words.
 
     python -m train.prepare --src recordings --checkpoint CKPT --out DATA --features fbank
     python -m train.encoder --config configs/encoder_tiny.py checkpoint=CKPT data.paths=DATA out=RUN
@@ -52,7 +52,7 @@ FEATURES_PER_SECOND = 50
 
 
 def default_config() -> Config:
-    """The released architecture, trained from scratch in one stage on one data set."""
+    """Returns the released architecture, trained from scratch in one stage on one data set."""
     out = config.base_config()
     with out.unlocked():
         out.model = config.preset(W2VBertConfig.indextts2())
@@ -67,7 +67,7 @@ def default_config() -> Config:
 
 
 def stage(**changes: Any) -> Config:
-    """One stage; `changes` are of its keys, those of `train.recognition.hearing.Method` among."""
+    """Returns one stage; `changes` are of its keys, which include those of `Method`."""
     out = config.base_stage()
     with out.unlocked():
         out.mix = (1.0,)  # weights of `data.paths`
@@ -81,7 +81,7 @@ def stage(**changes: Any) -> Config:
 def with_labels(
     batches: Iterable[Mapping[str, np.ndarray]], units: Units
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches with labels in place of texts."""
+    """Puts labels in place of the texts of batches."""
     return map(units.batch, batches)
 
 
@@ -107,7 +107,7 @@ def encoder_config(run: Config, source: Base | None) -> W2VBertConfig:
 def make_hearing(
     run: Config, source: Base | None, encoder: W2VBertConfig, num_units: int
 ) -> Hearing:
-    """The networks of a run.
+    """Returns the networks of a run.
 
     Args:
       run: the configuration.
@@ -133,7 +133,7 @@ def make_hearing(
 
 
 def setup(run: Config) -> loop.Setup:
-    """Everything that a run of the encoder needs, from its configuration.
+    """Prepares everything that a run of the encoder needs, from its configuration.
 
     Raises:
       InputError: if checkpoint, data and configuration do not fit each other.
@@ -175,7 +175,7 @@ def setup(run: Config) -> loop.Setup:
 
 
 def recognizer_of(base: Base, places: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """The recognizer of a checkpoint, each array where it will lie."""
+    """Reads the recognizer of a checkpoint, each array where it will lie."""
     prefix = f"{recognizer.PART}."
     own = {n.removeprefix(prefix): s for n, s in places.items() if n.startswith(prefix)}
     if not own:
@@ -232,7 +232,7 @@ class Publisher:
         result.publish(out, arrays, suffix=suffix, beside=beside, files=files)
 
     def _statistics(self, arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
-        """Mean and variance [D] of the features over some training batches."""
+        """Measures mean and variance [D] of the features over some training batches."""
         hearing = self.hearing.without_codec()
         task = hearing.task(Method())
 
@@ -258,7 +258,7 @@ class Publisher:
 
 
 def frames_per_code(base: Base, codec: SemanticCodecConfig) -> float:
-    """Mel frames of a code, by the sound of a checkpoint and a codec."""
+    """Computes mel frames of a code, by the sound of a checkpoint and a codec."""
     mel = base.settings.mel
     return mel.sample_rate / mel.hop_length * codec.downsample_scale / FEATURES_PER_SECOND
 

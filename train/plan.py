@@ -140,17 +140,17 @@ class Plan:
     stage_days: float | None
 
     def needed(self, *, remat: bool) -> int:
-        """Bytes of a device that a step takes."""
+        """Counts bytes of a device that a step takes."""
         return sum(self.bytes.values()) + (self.activations_remat if remat else self.activations)
 
     def fits(self, *, remat: bool) -> bool | None:
-        """Whether that is in the device's memory; None if that is unknown."""
+        """Tells whether that is in the device's memory; None if that is unknown."""
         if self.device_bytes is None:
             return None
         return self.needed(remat=remat) <= USABLE * self.device_bytes
 
     def numbers(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Returns all of it, for JSON."""
         verdicts = {
             f"{what}{'_remat' if remat else ''}": getattr(self, what)(remat=remat)
             for what in ("needed", "fits")
@@ -229,7 +229,7 @@ def make_plan(
 
 
 def _by_module(step: Step) -> dict[str, tuple[int, int]]:
-    """Parameters and trained ones, by the first two words of their names."""
+    """Counts parameters and trained ones, by the first two words of their names."""
     counts: dict[str, list[int]] = {}
     trained = {name: x.shape for name, x in step.abstract_state.params.items()}
     for place, shapes in enumerate((step.task.shapes, trained)):
@@ -240,7 +240,7 @@ def _by_module(step: Step) -> dict[str, tuple[int, int]]:
 
 
 def report(plan: Plan) -> str:
-    """The plan as a text of tables."""
+    """Writes the plan as a text of tables."""
     mesh = " x ".join(f"{name} {size}" for name, size in plan.mesh.items())
     kind = plan.device_kind or "of an open kind"
     lines = [
@@ -302,7 +302,7 @@ def _verdict(plan: Plan) -> list[str]:
 
 
 def check_report(checked: Check) -> str:
-    """The comparison as a table."""
+    """Writes the comparison as a table."""
     lines = [f"{'bytes of a device, float32':<34}{'predicted':>16}{'compiled':>16}{'ratio':>8}"]
     for name, pair in dataclasses.asdict(checked).items():
         lines.append(f"  {name:<32}{pair[0]:>16,}{pair[1]:>16,}{pair[0] / max(pair[1], 1):>8.2f}")
@@ -318,7 +318,7 @@ def _days(days: float | None) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m train.plan",
         description=__doc__,
@@ -364,7 +364,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _least_devices(run: Config) -> int:
-    """As many as the mesh names."""
+    """Counts the devices that the mesh names."""
     return math.prod(1 if size == -1 else size for size in run.mesh.to_dict().values())
 
 

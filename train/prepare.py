@@ -234,7 +234,7 @@ def _write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Runs the command line; returns the exit code."""
     args = _parser().parse_args(argv)
     try:
         _run(args)

@@ -64,7 +64,7 @@ def choose(index: shards.Index, emotions: EmotionSet, count: int, seed: int) -> 
 
 
 def without(emotions: EmotionSet, missing: Sequence[str]) -> EmotionSet:
-    """The set without some of its emotions, of which the neutral one is none."""
+    """Leaves some emotions out of a set; the neutral one is none of them."""
     kept = [i for i, name in enumerate(emotions.names) if name not in missing]
     melancholic = emotions.melancholic
     return dataclasses.replace(
@@ -136,7 +136,7 @@ def make_prototypes(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m train.prototypes",
         description=__doc__,

@@ -64,7 +64,7 @@ _PER_ROW = re.compile(r".*(time_embedding|modulation|wavenet\.time)\..*")
 
 
 def default_config() -> Config:
-    """The released architecture, trained from scratch in one stage on one data set."""
+    """Returns the released architecture, trained from scratch in one stage on one data set."""
     out = config.base_config()
     with out.unlocked():
         out.model = config.preset(S2MConfig.indextts2())
@@ -76,7 +76,7 @@ def default_config() -> Config:
 
 
 def stage(**changes: Any) -> Config:
-    """One stage; `changes` are of its keys."""
+    """Returns one stage; `changes` are of its keys."""
     out = config.base_stage()
     with out.unlocked():
         out.mix = (1.0,)  # weights of `data.paths`
@@ -112,7 +112,7 @@ class Method:
 
     @classmethod
     def of(cls, stage: Config) -> "Method":
-        """What the keys of a stage say."""
+        """Reads the keys of a stage."""
         return cls(**{field.name: stage[field.name] for field in dataclasses.fields(cls)})
 
     @property
@@ -126,7 +126,7 @@ class Method:
         return out
 
     def num_frames(self, batch: Batch) -> int:
-        """F, the padded mel frames of a row, prompt included."""
+        """Counts F, the padded mel frames of a row, prompt included."""
         prompt = batch["prompt_mel"].shape[1] if self.prompt == "other" else 0
         return batch["mel"].shape[1] + prompt
 
@@ -153,7 +153,7 @@ class CodeEmbedding(nnx.Module):
 
 
 def latents_of(model: T2S, batch: Batch) -> jax.Array:
-    """GPT latents [B, T, G] of the true text and codes; constant for the gradient."""
+    """Computes GPT latents [B, T, G] of the true text and codes; constant for the gradient."""
     free = jnp.ones(batch["code_lengths"].shape, bool)
     prefix = t2s.prefix_of(model, batch, t2s.emotion_of(model, batch), model.cfg.free_slots, free)
     return jax.lax.stop_gradient(gpt.gpt_latents(model, prefix, batch["codes"]))
@@ -216,7 +216,7 @@ def example_of(
 
 
 def _words(cfg: S2MConfig, batch: Batch) -> dict[str, jax.Array]:
-    """The word vectors that a model reads, as arguments of `S2M.regulate`."""
+    """Returns the word vectors that a model reads, as arguments of `S2M.regulate`."""
     if not cfg.word_width:
         return {}
     if (width := batch["word_vectors"].shape[-1]) != cfg.word_width:
@@ -227,7 +227,7 @@ def _words(cfg: S2MConfig, batch: Batch) -> dict[str, jax.Array]:
 
 
 def _share(share: jax.Array, lengths: jax.Array, method: Method) -> jax.Array:
-    """So many first frames are the prompt, where it is a part of the utterance: [B] int32."""
+    """Draws how many first frames [B] are the prompt, where it is a part of the utterance."""
     if method.prompt == "other":
         return jnp.zeros_like(lengths)
     return jnp.floor(share * lengths).astype(lengths.dtype)
@@ -241,7 +241,7 @@ def make_task(
     t2s_cfg: T2SConfig | None = None,
     remat: bool = False,
 ) -> Task:
-    """What a stage trains.
+    """Returns what a stage trains.
 
     Args:
       cfg: architecture of S2M.
@@ -310,7 +310,7 @@ def make_task(
 
 
 def flops(cfg: S2MConfig, positions: int, num_frames: int) -> float:
-    """Floating point operations of S2M in a step: 6 per weight and position, and attention.
+    """Counts operations of S2M in a step: 6 per weight and position, and attention.
 
     Counted: regulator and velocity, but not its weights that act once per row. Not counted, for
     being less than 1 %: the projections of latents and word vectors, the embedding of codes.
@@ -327,7 +327,7 @@ def flops(cfg: S2MConfig, positions: int, num_frames: int) -> float:
 
 @functools.cache
 def _frame_weights(cfg: S2MConfig) -> int:
-    """Number of weights that act on every mel frame."""
+    """Counts the weights that act on every mel frame."""
     shapes = pytree.shapes(pytree.abstract(lambda rngs: S2M(cfg, rngs=rngs)))
     return sum(
         math.prod(shape)
@@ -368,7 +368,7 @@ def s2m_config(run: Config, start: Start) -> S2MConfig:
 
 
 def setup(run: Config) -> loop.Setup:
-    """Everything that a run of S2M needs, from its configuration.
+    """Prepares everything that a run of S2M needs, from its configuration.
 
     Raises:
       InputError: if checkpoint, data and configuration do not fit each other.

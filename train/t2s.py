@@ -54,7 +54,7 @@ SPEAKER_BRANCH = r"t2s\.speaker_conditioner\..*"
 
 
 def default_config() -> Config:
-    """The released architecture, trained from scratch in one stage on one data set."""
+    """Returns the released architecture, trained from scratch in one stage on one data set."""
     out = config.base_config()
     with out.unlocked():
         out.model = config.preset(T2SConfig.paper())
@@ -67,7 +67,7 @@ def default_config() -> Config:
 
 
 def stage(**changes: Any) -> Config:
-    """One stage; `changes` are of its keys."""
+    """Returns one stage; `changes` are of its keys."""
     out = config.base_stage()
     with out.unlocked():
         out.mix = (1.0,)  # weights of `data.paths`
@@ -81,7 +81,7 @@ def stage(**changes: Any) -> Config:
 
 
 def paper_two_stage(emotional_steps: int, steps: int) -> tuple[Config, ...]:
-    """The paper's stages; `data.paths` are (emotional, all)."""
+    """Returns the paper's stages; `data.paths` are (emotional, all)."""
     return (
         stage(name="emotional", steps=emotional_steps, mix=(1.0, 0.0), speaker_loss=0.3),
         stage(name="all", steps=steps, mix=(0.0, 1.0), freeze=(EMOTION_BRANCH,)),
@@ -89,7 +89,7 @@ def paper_two_stage(emotional_steps: int, steps: int) -> tuple[Config, ...]:
 
 
 def three_stage(steps: int, emotional_steps: int, last_steps: int) -> tuple[Config, ...]:
-    """The paper's later abstract, as we read it; `data.paths` are (emotional, all)."""
+    """Returns the paper's later abstract, as we read it; `data.paths` are (emotional, all)."""
     return (
         stage(name="base", steps=steps, mix=(0.0, 1.0)),
         stage(name="emotional", steps=emotional_steps, mix=(1.0, 0.0), speaker_loss=0.3),
@@ -140,14 +140,14 @@ def prefix_of(
 
 
 def emotion_of(model: T2S, batch: Batch, *, remat: bool = False) -> jax.Array:
-    """Emotion vectors [B, D] of the utterances themselves; `remat` trades time for memory."""
+    """Computes emotion vectors [B, D] of the utterances themselves; `remat` saves memory."""
     return model.emotion_vector(batch["features"], batch["feature_lengths"], remat=remat)
 
 
 def code_loss(
     model: T2S, hidden: jax.Array, codes: jax.Array, lengths: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy over the codes and the stop code after them (equation 3 of the paper).
+    """Computes the cross-entropy of the codes and the stop code after them (equation 3).
 
     Args:
       model: T2S.
@@ -168,7 +168,7 @@ def code_loss(
 def text_loss(
     model: T2S, hidden: jax.Array, text: jax.Array, lengths: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy over the text tokens and the stop token after them.
+    """Computes the cross-entropy of the text tokens and the stop token after them.
 
     Args:
       model: T2S.
@@ -198,7 +198,7 @@ def _row_means(
 
 @jax.jit
 def attention_maps(model: T2S, batch: Batch) -> jax.Array:
-    """Attention [K, B, N, T, L] of codes on text, without a told duration; texts of one length."""
+    """Computes attention [K, B, N, T, L] of codes on texts of one length, without a duration."""
     free = jnp.ones(batch["code_lengths"].shape, bool)
     prefix = prefix_of(model, batch, emotion_of(model, batch), model.cfg.free_slots, free)
     return alignment.text_attention(model, prefix, batch["codes"], batch["text"].shape[1])
@@ -212,7 +212,7 @@ def make_task(
     classifier: adversary.SpeakerClassifierConfig | None = None,
     remat: bool = False,
 ) -> Task:
-    """What a stage trains.
+    """Returns what a stage trains.
 
     Args:
       cfg: architecture of T2S.
@@ -274,7 +274,7 @@ def make_task(
 
 
 def flops(cfg: T2SConfig, batch: Batch) -> float:
-    """Floating point operations of a step: 6 per weight and position, and attention.
+    """Counts floating point operations of a step: 6 per weight and position, and attention.
 
     Counted as is usual for MFU: causal attention in full, frozen weights as if they learned,
     nothing for what `remat` computes again. Not counted: the text head, the speaker classifier.
@@ -285,7 +285,7 @@ def flops(cfg: T2SConfig, batch: Batch) -> float:
 
 
 def latent_flops(cfg: T2SConfig, batch: Batch) -> float:
-    """Operations of one forward pass over known codes up to the GPT latents, conditioners included.
+    """Counts operations of one forward pass up to the GPT latents, conditioners included.
 
     Args:
       cfg: architecture of T2S.
@@ -301,7 +301,7 @@ def latent_flops(cfg: T2SConfig, batch: Batch) -> float:
 
 
 def conditioner_flops(cfg: ConditionerConfig, num_frames: int) -> int:
-    """Operations of one forward pass of a conditioner over the features of a row."""
+    """Counts operations of one forward pass of a conditioner over the features of a row."""
     S, bins, N = (num_frames - 1) // 2, cfg.subsampled_features, cfg.num_latents
     D, W, inner = cfg.width, cfg.latent_width, cfg.num_heads * cfg.perceiver_head_dim
     hidden = int(W * cfg.perceiver_mult * 2 / 3)
@@ -316,7 +316,7 @@ def conditioner_flops(cfg: ConditionerConfig, num_frames: int) -> int:
 def speak(
     tts: IndexTTS2, request: Request, target: Utterance
 ) -> tuple[Speech, dict[str, "Figure"]]:
-    """What `train.run.samples` shows of T2S: free speech, and the attention over the true codes."""
+    """Speaks what `train.run.samples` shows of T2S, with the attention over the true codes."""
     ids, take, prompt = target.text_ids, target.takes[0], request.speaker.features
     batch = {
         "text": ids, "codes": take.codes, "features": take.features, "prompt_features": prompt,
@@ -381,7 +381,7 @@ def result_of(run: Config, start: Start, cfg: T2SConfig) -> Result:
 
 
 def setup(run: Config) -> loop.Setup:
-    """Everything that a run of T2S needs, from its configuration.
+    """Prepares everything that a run of T2S needs, from its configuration.
 
     Raises:
       InputError: if checkpoint, data and configuration do not fit each other.

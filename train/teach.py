@@ -119,7 +119,7 @@ def teach(
       teacher: reads aloud.
       recipe: says what.
       out: folder of the corpus.
-      hours: of speech that it shall have.
+      hours: of speech that are made.
       worker: (i, n): every n-th line, from the i-th on.
 
     Returns:
@@ -181,7 +181,7 @@ def _speak(teacher: Teacher, line: Line, number: int, out: pathlib.Path) -> dict
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m train.teach",
         description=__doc__,

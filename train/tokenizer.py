@@ -67,12 +67,12 @@ def train(texts: Iterable[str], size: int, **options: Any) -> bytes:
 
 
 def spell(text: str) -> str:
-    """A normalised text as `Tokenizer` gives it to the model."""
+    """Spells a normalised text as `Tokenizer` gives it to the model."""
     return " ".join(re.sub(f"([{CJK}])", r" \1 ", text).split()).upper()
 
 
 def syllables() -> list[str]:
-    """Every syllable of pinyin with every tone, as the vocabulary spells it."""
+    """Spells every syllable of pinyin with every tone, as the vocabulary does."""
     return sorted({pinyin.spell(s + tone) for s in pinyin.SYLLABLES for tone in "12345"})
 
 
@@ -80,7 +80,7 @@ def coverage(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
     """Counts how a tokenizer cuts texts.
 
     Args:
-      tokenizer: to judge.
+      tokenizer: that is measured.
       texts: normalised.
 
     Returns:
@@ -159,7 +159,7 @@ class Texts(Iterable[str]):
         yield from map(json.loads, self._file)
 
     def sample(self, size: int) -> list[str]:
-        """`size` texts, the same ones each time (SentencePiece's own sample has no fixed seed)."""
+        """Draws `size` texts, the same each time (SentencePiece's own sample has no fixed seed)."""
         if size >= len(self):
             return list(self)
         picked = set(random.Random(0).sample(range(len(self)), size))
@@ -167,7 +167,7 @@ class Texts(Iterable[str]):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m train.tokenizer",
         description=__doc__,

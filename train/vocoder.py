@@ -63,7 +63,7 @@ _QUIET = 0.1  # gain of the last convolution at first: noise as loud as speech l
 
 
 def default_config() -> Config:
-    """The released architecture, trained from scratch as NVIDIA's was, in one stage."""
+    """Returns the released architecture, trained from scratch as NVIDIA's was, in one stage."""
     out = config.base_config()
     with out.unlocked():
         out.model = config.preset(BigVGANConfig.indextts2())
@@ -80,7 +80,7 @@ def default_config() -> Config:
 
 
 def stage(**changes: Any) -> Config:
-    """One stage; `changes` are of its keys."""
+    """Returns one stage; `changes` are of its keys."""
     out = config.base_stage()
     with out.unlocked():
         out.mix = (1.0,)  # weights of `data.paths`
@@ -103,7 +103,7 @@ class Losses:
 
     @classmethod
     def of(cls, stage: Config) -> "Losses":
-        """What the keys of a stage say."""
+        """Reads the keys of a stage."""
         return cls(**{field.name: stage[field.name] for field in dataclasses.fields(cls)})
 
 
@@ -112,21 +112,21 @@ def _constant(model: Any) -> Any:
 
 
 def adversarial_losses(
-    judge: Discriminators, recorded: jax.Array, generated: jax.Array
+    discriminator: Discriminators, recorded: jax.Array, generated: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Losses of which each teaches one network alone.
+    """Computes losses of which each teaches one network alone.
 
     Args:
-      judge: the discriminators.
+      discriminator: all of them.
       recorded: [B, T] samples.
       generated: [B, T].
 
     Returns:
       [B] losses of the discriminators; of the generator; of its feature maps.
     """
-    true, false = judge(recorded), judge(jax.lax.stop_gradient(generated))
+    true, false = discriminator(recorded), discriminator(jax.lax.stop_gradient(generated))
     # XLA finds that this is the same computation as above, and does it once.
-    seen = _constant(judge)(generated)
+    seen = _constant(discriminator)(generated)
     return (
         discriminator_loss(true, false),
         generator_loss(seen),
@@ -135,7 +135,7 @@ def adversarial_losses(
 
 
 def generator(cfg: BigVGANConfig, rngs: Any) -> BigVGAN:
-    """The network with weights to begin with."""
+    """Makes the network with weights to begin with."""
     model = BigVGAN(cfg, rngs=rngs)
     gain = model.conv_out.gain
     assert gain is not None
@@ -144,13 +144,13 @@ def generator(cfg: BigVGANConfig, rngs: Any) -> BigVGAN:
 
 
 def make_task(
-    cfg: BigVGANConfig, judges: DiscriminatorConfig, mel: MelConfig, losses: Losses
+    cfg: BigVGANConfig, discriminator: DiscriminatorConfig, mel: MelConfig, losses: Losses
 ) -> Task:
-    """What a stage trains.
+    """Returns what a stage trains.
 
     Args:
       cfg: architecture of the generator.
-      judges: that of the discriminators.
+      discriminator: that of the discriminators.
       mel: the spectrogram.
       losses: of the stage.
     """
@@ -159,7 +159,7 @@ def make_task(
     }
     if losses.adversarial:
         modules["discriminators"] = Module(
-            lambda rngs: Discriminators(judges, rngs=rngs), discriminators.SHARDING_RULES
+            lambda rngs: Discriminators(discriminator, rngs=rngs), discriminators.SHARDING_RULES
         )
 
     def loss(
@@ -174,12 +174,12 @@ def make_task(
         apart = jnp.abs(log_mel(generated, mel) - log_mel(recorded, mel))
         metrics = {"mel_distance": distance, "mel_l1": apart.mean(axis=(1, 2))}
         if losses.adversarial:
-            of_judges, adversarial, features = adversarial_losses(
+            of_discriminators, adversarial, features = adversarial_losses(
                 modules["discriminators"], recorded, generated
             )
-            total += of_judges + adversarial + losses.feature_weight * features
+            total += of_discriminators + adversarial + losses.feature_weight * features
             metrics |= {
-                "discriminator_loss": of_judges,
+                "discriminator_loss": of_discriminators,
                 "adversarial_loss": adversarial,
                 "feature_loss": features,
             }
@@ -196,7 +196,7 @@ def make_task(
 
 @functools.cache
 def frame_weights(cfg: BigVGANConfig) -> float:
-    """Products of the generator per mel frame; its discriminators and FIRs are not counted."""
+    """Counts products of the generator per mel frame, without its discriminators and FIRs."""
     shapes = pytree.shapes(pytree.abstract(lambda rngs: BigVGAN(cfg, rngs=rngs)))
     rates = np.cumprod([1, *cfg.upsample_rates])
     total = 0.0
@@ -215,7 +215,7 @@ def frame_weights(cfg: BigVGANConfig) -> float:
 
 @dataclasses.dataclass
 class Samples:
-    """Lets validation recordings be heard through the vocoder.
+    """Sends validation recordings through the vocoder.
 
     Attributes:
       result: what the run makes.
@@ -273,7 +273,7 @@ def vocoder_config(run: Config, start: Start) -> BigVGANConfig:
 
 
 def setup(run: Config) -> loop.Setup:
-    """Everything that a run of the vocoder needs, from its configuration.
+    """Prepares everything that a run of the vocoder needs, from its configuration.
 
     Raises:
       InputError: if checkpoint, data and configuration do not fit each other.
@@ -287,14 +287,14 @@ def setup(run: Config) -> loop.Setup:
     shortest = max(1024, mel.n_fft) // mel.hop_length + 1  # of what the losses reflect
     if run.data.crop and run.data.crop < shortest:
         raise TrainingError(f"data.crop is {run.data.crop}; want {shortest} frames or more")
-    judges = dataclasses.replace(
+    discriminator = dataclasses.replace(
         config.architecture(DiscriminatorConfig, run.discriminators),
         sample_rate=mel.sample_rate,
     )
     feed = Feed.open(run, base, mesh, FIELDS, max_codes=0, max_text=0, encoded=False)
 
     def task(stage: Config) -> Task:
-        return make_task(cfg, judges, mel, Losses.of(stage))
+        return make_task(cfg, discriminator, mel, Losses.of(stage))
 
     result = artifacts.Result.of(base, "vocoder", {"vocoder": cfg})
     samples = None

@@ -38,6 +38,6 @@ def utterances(recordings: Iterable[Recording]) -> Iterator[Utterance]:
 
 
 def _pairs(bank: np.ndarray) -> np.ndarray:
-    """Bank frames [F, 80] in pairs, as tokens are: [F // 2, 160] float16."""
+    """Joins bank frames [F, 80] in pairs, as tokens are: [F // 2, 160] float16."""
     pairs = len(bank) // 2
     return bank[: 2 * pairs].reshape(pairs, 2 * bank.shape[1]).astype(np.float16)

@@ -125,7 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_arguments(args: argparse.Namespace) -> Iterator[Row]:
-    """The rows of the corpus that `add_arguments`' flags name; says on stderr what is found.
+    """Reads the corpus that `add_arguments`' flags name; says on stderr what is found.
 
     Raises:
       InputError: see `read_corpus`.
@@ -215,7 +215,7 @@ def _json_lines(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _table(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Lines of a .csv (quotes as usual) or .tsv (quotes are text) by the names of the first."""
+    """Yields lines of a .csv (quotes as usual) or .tsv (quotes are text) by names of the first."""
     dialect: dict[str, Any] = {}
     if path.suffix.lower() == ".tsv":
         dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
@@ -233,7 +233,7 @@ def _table(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
-    """Numbers and texts of the lines that are not blank."""
+    """Yields numbers and texts of the lines that are not blank."""
     for number, line in enumerate(_text_lines(path), start=1):
         if line.strip():
             yield number, line.removesuffix("\n")
@@ -409,7 +409,7 @@ def _esd(source: pathlib.Path) -> Iterator[Row]:
 
 
 def _esd_text(path: pathlib.Path, language: str) -> str:
-    """Each speaker's list has its own encoding: UTF-16, UTF-8, GB 2312 or Latin-1."""
+    """Decodes a speaker's list, each in its own encoding: UTF-16, UTF-8, GB 2312 or Latin-1."""
     data = path.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16")
@@ -426,7 +426,7 @@ def _libritts(source: pathlib.Path) -> Iterator[Row]:
 
 
 def _emilia_files(source: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The files that describe recordings: one each (.json), or a batch (.jsonl)."""
+    """Yields the files that describe recordings: one each (.json), or a batch (.jsonl)."""
     for path in _walk(source, ".jsonl", ".json"):
         if _names_wavs(path) if path.suffix.lower() == ".jsonl" else _beside(path, *AUDIO_SUFFIXES):
             yield path

@@ -327,7 +327,7 @@ def make_line(
     teacher: str,
     split: str,
 ) -> dict[str, Any]:
-    """A line for `train.emotion_data`; its id follows from the text."""
+    """Makes a line for `train.emotion_data`; its id follows from the text."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return {
         "id": f"{lang}-{emotion.lower()}-{digest}",
@@ -342,7 +342,7 @@ def make_line(
 
 
 def soft_label(emotion: str, share: float, factor: float = 1.0) -> dict[str, float]:
-    """The distribution of an expression of `emotion`, in hundredths whose sum is 1.
+    """Returns the distribution of an expression of `emotion`, in hundredths whose sum is 1.
 
     Args:
       emotion: a key of the paper's set.
@@ -366,7 +366,7 @@ def soft_label(emotion: str, share: float, factor: float = 1.0) -> dict[str, flo
 def _candidates(
     emotion: str, kind: str, lang: str, split: str, seed: int
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Texts of a cell, of any length, and their distributions."""
+    """Yields texts of a cell, of any length, and their distributions."""
     things = _words(THINGS[lang], split, f"{seed} {lang}")
     if kind == "descriptive":
         shares = {w: share for share, ws in WORDS[lang][emotion].items() for w in ws.split()}
@@ -401,12 +401,12 @@ def _after(cry: str, text: str, lang: str) -> str:
 
 
 def _lower(text: str) -> str:
-    """A beginning for the middle of a sentence."""
+    """Makes a beginning fit the middle of a sentence."""
     return text if re.match("I[ ']", text) else text[0].lower() + text[1:]
 
 
 def _templates(templates: Sequence[str], split: str, salt: str) -> list[str]:
-    """Those of a split; only training goes without."""
+    """Returns the templates of a split; only training goes without."""
     found = sorted(filter(None, templates))
     random.Random(f"{salt} templates").shuffle(found)
     share = max(1, len(found) // HELD_OUT)
@@ -415,7 +415,7 @@ def _templates(templates: Sequence[str], split: str, salt: str) -> list[str]:
 
 
 def _words(words: Iterable[str], split: str, salt: str) -> list[str]:
-    """Those of a split: known ones, or those that only the test has."""
+    """Returns the words of a split: known ones, or those that only the test has."""
     found = sorted(words)
     random.Random(f"{salt} words").shuffle(found)
     share = max(1, len(found) // NEW_WORDS)

@@ -95,7 +95,7 @@ class Teacher:
 
     @classmethod
     def from_environment(cls, url: str | None, model: str | None) -> "Teacher":
-        """That of OPENAI_BASE_URL, OPENAI_MODEL and OPENAI_API_KEY, where nothing else is given.
+        """Makes one of OPENAI_BASE_URL, OPENAI_MODEL and OPENAI_API_KEY, unless told otherwise.
 
         Raises:
           TeacherError: if there is no URL or model.
@@ -154,7 +154,7 @@ class Teacher:
         return dict(zip(KEYS, mean.tolist(), strict=True))
 
     def _ask(self, prompt: str, read: Callable[[Any], Any]) -> Any:
-        """The answer to a question, as `read` understands its JSON; asked again if it cannot."""
+        """Asks until `read` understands the JSON of the answer, and returns what it read."""
         reason = ""
         for number in range(self.tries):
             if number:
@@ -190,7 +190,7 @@ class Teacher:
 
 
 def _json_in(text: str) -> Any:
-    """The JSON of an answer that may have thoughts before it and a fence around it."""
+    """Finds the JSON of an answer that may have thoughts before it and a fence around it."""
     text = text.rpartition("</think>")[2]
     try:
         start = next(match.start() for match in re.finditer(r"[\[{]", text))
@@ -279,6 +279,6 @@ def ask(
 
 
 def split_of(text: str) -> str:
-    """Where a sentence belongs, which depends on nothing but its text: 90, 5 and 5 %."""
+    """Decides by its text alone where a sentence belongs: 90, 5 and 5 %."""
     number = int(hashlib.sha256(folded(text).encode()).hexdigest()[:8], 16) % 100
     return "train" if number < 90 else "valid" if number < 95 else "test"

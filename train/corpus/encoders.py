@@ -151,6 +151,6 @@ class _Queues:
 
 
 def _batch(items: Sequence[Any], size: int, rows: int) -> np.ndarray:
-    """Items [T, ...] padded to [N, size, ...], or numbers [N]; the first fills up the rows."""
+    """Pads items [T, ...] to [N, size, ...]; takes numbers [N] too; the first fills up the rows."""
     items = [programs.pad(x, size) if np.ndim(x) else x for x in items]
     return np.stack(items + items[:1] * (rows - len(items)))

@@ -46,7 +46,7 @@ def prosody(samples: np.ndarray, num_tokens: int) -> np.ndarray:
 
 
 def _autocorrelation(windows: np.ndarray) -> tuple[np.ndarray, int]:
-    """Correlation [T, L] of each window with itself, of equal energies 1, and the first lag."""
+    """Correlates [T, L] each window with itself, equal energies 1; also returns the first lag."""
     first = int(fbank.SAMPLE_RATE / HIGH_HZ)
     last = int(fbank.SAMPLE_RATE / LOW_HZ) + 1
     spectrum = np.fft.rfft(windows, 2 * WINDOW)
@@ -59,7 +59,7 @@ def _autocorrelation(windows: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _period(correlation: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """Period [T] in samples, between the lags, and the correlation [T] there."""
+    """Finds the period [T] in samples, between the lags, and the correlation [T] there."""
     inner = correlation[:, 1:-1]
     peak = (inner >= correlation[:, :-2]) & (inner >= correlation[:, 2:])
     heights = np.where(peak, inner, 0)

@@ -206,7 +206,7 @@ class RecordingReader:
         return text, np.array(tokenizer.ids(pieces), np.int32)
 
     def _audio(self, path: pathlib.Path) -> np.ndarray:
-        """Mono samples [N] at the rate of the mel, as `wav.load` gives them."""
+        """Reads mono samples [N] at the rate of the mel."""
         limits = self.limits
         try:
             with soundfile.SoundFile(path) as file:
@@ -284,14 +284,14 @@ def _frames(audio: np.ndarray, num_frames: int, hop_length: int) -> np.ndarray:
 
 
 def num_letters(text: str) -> int:
-    """How much there is to say: letters and digits, an ideograph for three."""
+    """Counts how much there is to say: letters and digits, an ideograph for three."""
     return sum(_CJK_LETTERS if _CJK_CHARACTER.match(char) else 1 for char in text if char.isalnum())
 
 
 def draw_speeds(
     name: str, seed: int, count: int, seconds: float, max_codes: int
 ) -> tuple[float, ...]:
-    """Speeds of an utterance, uniform in SPEEDS where its codes stay within `max_codes`.
+    """Draws speeds of an utterance from SPEEDS, where its codes stay within `max_codes`.
 
     Args:
       name: of the utterance; decides on the draw together with the seed.

@@ -90,7 +90,7 @@ def finish(
 
 
 def describe(report: Mapping[str, Any], out: pathlib.Path) -> str:
-    """The report in a few lines."""
+    """Tells the report in a few lines."""
     lines = [
         f"{report['utterances']} utterances, {report['hours']:.2f} h, {report['speakers']} speakers"
         f" -> {out}",

@@ -47,7 +47,7 @@ def change_speed(samples: np.ndarray, speed: float, sample_rate: int) -> np.ndar
 
 
 def _best_shift(area: np.ndarray, wanted: np.ndarray) -> int:
-    """Where in `area` [N + R] the piece begins that correlates best with `wanted` [N]."""
+    """Finds where in `area` [N + R] the piece begins that correlates best with `wanted` [N]."""
     energy = np.concatenate([[0.0], np.cumsum(area.astype(np.float64) ** 2)])
     power = np.maximum(energy[len(wanted) :] - energy[: -len(wanted)], 1e-10)
     return int(np.argmax(np.correlate(area, wanted, "valid") / np.sqrt(power)))

@@ -44,11 +44,11 @@ class Spool:
     repeated: np.ndarray
 
     def size(self, number: int) -> int:
-        """How many rows shard `number` has."""
+        """Counts the rows of shard `number`."""
         return min(self.shard_size, len(self.repeated) - number * self.shard_size)
 
     def shard(self, number: int) -> list[Row | Rejection]:
-        """The rows of shard `number`, but a rejection for each whose id was there before."""
+        """Returns the rows of shard `number`; a rejection for each whose id was there before."""
         first = number * self.shard_size
         self.file.seek(self.starts[number])
         rows = [_from_line(self.file.readline()) for _ in range(self.size(number))]
@@ -72,7 +72,7 @@ def spooled(rows: Iterable[Row], out: pathlib.Path, shard_size: int) -> Iterator
 
 
 def unnamed_file(out: pathlib.Path) -> IO[bytes]:
-    """A file that a killed process does not leave, in `out` or where it is to be.
+    """Opens a file that a killed process does not leave, in `out` or where it is to be.
 
     There is the room for it, which is little beside that of the shards. The system's temporary
     folder may be small, or in memory.

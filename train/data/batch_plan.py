@@ -69,7 +69,7 @@ class Selection:
     weight: np.ndarray
 
     def cut(self, bucket: int, start: int, stop: int) -> "Selection":
-        """A range of the rows."""
+        """Returns a range of the rows."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del values["bucket"]
         return Selection(bucket, **{name: x[..., start:stop] for name, x in values.items()})
@@ -113,7 +113,7 @@ class _Prompts:
         self._place[self._rows] = np.arange(len(rows)) - self._start[speaker[self._rows]]
 
     def of(self, rows: np.ndarray, speaker: np.ndarray, draw: np.ndarray) -> np.ndarray:
-        """A prompt for each of `rows`; `draw` is uniform in 0 .. 1.
+        """Finds a prompt for each of `rows`; `draw` is uniform in 0 .. 1.
 
         Never the row itself, unless its speaker has no other.
         """
@@ -137,7 +137,7 @@ class BatchPlan:
     """
 
     def __init__(self, cfg: DataConfig, indexes: Sequence[Index]):
-        """Plans.
+        """Plans the batches.
 
         Args:
           cfg: which batches.
@@ -191,7 +191,7 @@ class BatchPlan:
         return ENDLESS
 
     def __getitem__(self, index: int) -> Selection:
-        """The batch of step `index`."""
+        """Returns the batch of step `index`."""
         with _PLANNING:
             while self._ends[-1] <= index:
                 number = len(self._ends) - 1
@@ -205,7 +205,7 @@ class BatchPlan:
             return self._rounds[number].batch(index - self._ends[number])
 
     def summary(self) -> dict[str, Any]:
-        """Numbers for a report: what is left out, the buckets, and the padding of a round."""
+        """Counts for a report what is left out, the buckets, and the padding of a round."""
         draw = self._draw(0)
         rows, batches = draw.rows, self._batches(draw.level)
         measured = np.where(
@@ -238,7 +238,7 @@ class BatchPlan:
         return [slice(int(a), int(b)) for a, b in itertools.pairwise(self._starts)]
 
     def _usable(self, table: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
-        """Which utterances [N] can be used at all, and how many of the drawn data sets cannot."""
+        """Finds which utterances [N] can be used, and how many of the drawn data sets cannot."""
         cfg = self.cfg
         drawn = np.ones(len(self._speaker), bool)
         for part, weight in zip(self._sets(), cfg.weights, strict=False):
@@ -257,7 +257,7 @@ class BatchPlan:
         }
 
     def _hold_out(self, usable: np.ndarray) -> np.ndarray:
-        """Which utterances [N] are for validation: the same ones in every run, stage and mix."""
+        """Chooses utterances [N] for validation: the same ones in every run, stage and mix."""
         held_out = np.zeros(len(usable), bool)
         for path, part in zip(self.cfg.paths, self._sets(), strict=True):
             key = np.random.default_rng([_HELD_OUT]).random(part.stop - part.start)
@@ -303,7 +303,7 @@ class BatchPlan:
         varied: Mapping[str, np.ndarray],
         usable: np.ndarray,
     ) -> tuple[Bucket, ...]:
-        """A ladder of lengths, without the steps that would not fill a batch in a round."""
+        """Makes a ladder of lengths, without steps that would not fill a batch in a round."""
         cfg = self.cfg
         columns = {c: np.concatenate([table[c][usable], varied[c][usable]]) for c in cfg.columns}
         measured = columns[cfg.measure]
@@ -344,7 +344,7 @@ class BatchPlan:
         return rows_within(cfg.budget, int(length), cfg.max_rows, cfg.rows_multiple)
 
     def _levels(self, table: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The first bucket [N] that every utterance fits."""
+        """Finds the first bucket [N] that every utterance fits."""
         fits = [
             np.searchsorted([bucket.lengths[c] for bucket in self.buckets], table[c])
             for c in self.cfg.columns
@@ -354,7 +354,7 @@ class BatchPlan:
     # Every round: what is drawn, and how it is cut into batches.
 
     def _order(self, number: int, epoch: int) -> np.ndarray:
-        """The utterances of a data set in the order of an epoch."""
+        """Shuffles the utterances of a data set for an epoch."""
         if number not in self._orders or self._orders[number][0] != epoch:
             rng = np.random.default_rng([_ORDER, self.cfg.seed, number, epoch])
             self._orders[number] = epoch, rng.permutation(self._own[number])
@@ -378,7 +378,7 @@ class BatchPlan:
         )
 
     def _batches(self, level: np.ndarray) -> np.ndarray:
-        """The bucket of every batch of utterances that are sorted by `level`.
+        """Assigns buckets to the batches of utterances that are sorted by `level`.
 
         What is left over in a bucket moves up into the next; the last batch may want rows.
         """
@@ -443,5 +443,5 @@ def rows_within(budget: int, length: int, max_rows: int, multiple: int) -> int:
 
 
 def round_up(length: float) -> int:
-    """The length to which arrays of `length` are padded."""
+    """Rounds up to the length to which arrays of `length` are padded."""
     return math.ceil(length / ROUND_UP) * ROUND_UP

@@ -96,7 +96,7 @@ class LoadBatch:
         }
 
     def _cropped(self, arrays: dict[str, Any], place: float) -> dict[str, Any]:
-        """The same piece of all arrays that count what is cropped."""
+        """Cuts the same piece from all arrays that count what is cropped."""
         cfg = self.cfg
         loaded = [f for f in cfg.fields if TARGET_FIELDS.get(f) == cfg.measure]
         if not cfg.crop or not loaded:
@@ -109,7 +109,7 @@ class LoadBatch:
         return arrays | {name: arrays[name][start : start + cfg.crop] for name in loaded}
 
     def _prompt(self, utterance: Utterance, speed: float, place: float) -> dict[str, Any]:
-        """All arrays of the same piece of time."""
+        """Cuts the same piece of time from all arrays of a prompt."""
         take = self._take(utterance, speed)
         T, M = len(take.codes), len(utterance.mel)
         length = min(T, self.cfg.prompt_codes)
@@ -170,7 +170,7 @@ class Batches(grain.DatasetIterator[dict[str, np.ndarray]]):
         workers: int = 0,
         buffer: int = 2,
     ):
-        """Prepares; reading begins with the first batch.
+        """Prepares to read, which begins with the first batch.
 
         Args:
           plan: of the batches.
@@ -189,7 +189,7 @@ class Batches(grain.DatasetIterator[dict[str, np.ndarray]]):
         self._running: grain.DatasetIterator[dict[str, np.ndarray]] | None = None
 
     def __next__(self) -> dict[str, np.ndarray]:
-        """The batch of the next step."""
+        """Returns the batch of the next step."""
         batch = next(self._start())
         self._step += 1
         return batch
@@ -209,7 +209,7 @@ class Batches(grain.DatasetIterator[dict[str, np.ndarray]]):
         return self._running
 
     def get_state(self) -> dict[str, int]:
-        """The number of the next step."""
+        """Returns the number of the next step."""
         return {"step": self._step}
 
     def set_state(self, state: dict[str, int]) -> None:
@@ -240,7 +240,7 @@ class ValidationBatches(Sequence[dict[str, np.ndarray]]):
     """
 
     def __init__(self, plan: BatchPlan, *, process: int = 0, processes: int = 1):
-        """Prepares; arguments as those of `Batches`."""
+        """Prepares to read; arguments as those of `Batches`."""
         self._selections, self._load = plan.validation, LoadBatch(plan, process, processes)
 
     def __len__(self) -> int:

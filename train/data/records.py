@@ -34,7 +34,7 @@ class Records:
 
     @classmethod
     def of(cls, index: Index) -> "Records":
-        """The utterances of one data directory, in the order of its table."""
+        """Returns the utterances of one data directory, in the order of its table."""
         return cls(list(zip(index.shard_paths(), index.shards, strict=True)))
 
     def __getitem__(self, number: int) -> Utterance:

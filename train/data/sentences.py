@@ -25,7 +25,7 @@ MULTIPLE = 8  # of which T and A are multiples
 
 
 def targets(sentences: Sequence[Sentence], emotions: EmotionSet) -> np.ndarray:
-    """The teacher's probabilities for another set of emotions than the paper's seven.
+    """Maps the teacher's seven probabilities to another set of emotions.
 
     Emotions that the sentences do not know have 0; what the set does not know counts as neutral.
 
@@ -45,7 +45,7 @@ def targets(sentences: Sequence[Sentence], emotions: EmotionSet) -> np.ndarray:
 
 
 def answer(distribution: np.ndarray, emotions: EmotionSet) -> str:
-    """What a generative model shall write: JSON of hundredths.
+    """Writes what a generative model has to answer: JSON of hundredths.
 
     Args:
       distribution: [E].
@@ -58,12 +58,12 @@ def answer(distribution: np.ndarray, emotions: EmotionSet) -> str:
 def encode(
     sentences: Sequence[Sentence], tokenizer: Any, emotions: EmotionSet, form: str
 ) -> list[dict[str, Any]]:
-    """What the model reads and shall say, sentence by sentence.
+    """Encodes, sentence by sentence, what the model reads and has to say.
 
     Args:
       sentences: N.
       tokenizer: of transformers, with a chat template.
-      emotions: that the model shall know.
+      emotions: that the model has to know.
       form: one of FORMS.
 
     Returns:
@@ -116,7 +116,7 @@ class Table:
         return len(self.arrays["lengths"])
 
     def batch(self, indices: np.ndarray, rows: int) -> dict[str, np.ndarray]:
-        """Some sentences, repeated to `rows` with weight 0; of them those of this process."""
+        """Returns this process's share of some sentences, repeated to `rows` with weight 0."""
         weight = np.zeros(rows, np.float32)
         weight[: len(indices)] = 1
         whole = {name: x[np.resize(indices, rows)] for name, x in self.arrays.items()}
@@ -125,7 +125,7 @@ class Table:
         return {name: x[own] for name, x in {**whole, "weight": weight}.items()}
 
     def endless(self, rows: int, seed: Sequence[int], start: int) -> Iterator[dict[str, Any]]:
-        """Batches in another order each time through.
+        """Yields batches in another order each time through.
 
         Args:
           rows: of all processes.
@@ -145,12 +145,12 @@ class Table:
             step += 1
 
     def once(self, rows: int) -> list[dict[str, np.ndarray]]:
-        """Batches of all sentences in their order."""
+        """Yields batches of all sentences in their order."""
         starts = range(0, len(self), rows)
         return [self.batch(np.arange(i, min(i + rows, len(self))), rows) for i in starts]
 
 
 def widths_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """To what `Table` pads, so that the longest of all sentences fits."""
+    """Finds to what `Table` pads, so that the longest of all sentences fits."""
     names = [name for name in ("tokens", "targets") if name in rows[0]]
     return {name: -(-max(len(r[name]) for r in rows) // MULTIPLE) * MULTIPLE for name in names}

@@ -92,20 +92,20 @@ class Utterance:
     prosody: np.ndarray | None = None
 
     def to_bytes(self) -> bytes:
-        """The record of this utterance."""
+        """Encodes the utterance as a record."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values["takes"] = {str(i): vars(take) for i, take in enumerate(self.takes)}
         return serialization.msgpack_serialize({k: v for k, v in values.items() if v is not None})
 
     @classmethod
     def from_bytes(cls, record: bytes) -> "Utterance":
-        """The utterance of a record."""
+        """Decodes the utterance of a record."""
         values: dict[str, Any] = serialization.msgpack_restore(record)  # pyright: ignore
         takes = values.pop("takes")
         return cls(**values, takes=tuple(Take(**takes[str(i)]) for i in range(len(takes))))
 
     def row(self) -> dict[str, Any]:
-        """What the table says of it; names where the table has numbers.
+        """Returns what the table says of it; names where the table has numbers.
 
         All are counts: `codes` and `frames` of the recorded speed, `varied_codes` of the longest
         take at another one (of the recorded one where there is none).
@@ -281,12 +281,12 @@ class Index:
         )
 
     def shard_paths(self) -> list[pathlib.Path]:
-        """The shard files, in order."""
+        """Returns the shard files, in order."""
         return [shard_path(self.path, number) for number in range(len(self.shards))]
 
 
 def shard_path(path: pathlib.Path, number: int) -> pathlib.Path:
-    """Where shard `number` of the data directory `path` lies."""
+    """Tells where shard `number` of the data directory `path` lies."""
     return path / f"shard-{number:05d}.arrayrecord"
 
 

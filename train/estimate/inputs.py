@@ -54,7 +54,7 @@ _DTYPES = {
 
 
 def find_stage(run: Config, name: str) -> Config:
-    """The stage of that name, the first for "".
+    """Finds the stage of that name, the first for "".
 
     Raises:
       InputError: if there is none.
@@ -81,7 +81,7 @@ class Inputs:
 
 
 def t2s_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
-    """What `train.t2s` trains in a stage, and on which shapes.
+    """Finds what `train.t2s` trains in a stage, and on which shapes.
 
     Args:
       run: the configuration.
@@ -107,7 +107,7 @@ def t2s_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
 
 
 def s2m_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
-    """As `t2s_inputs`, of `train.s2m`. Without a checkpoint its T2S and codec are the released."""
+    """Does the same for `train.s2m`; without a checkpoint its T2S and codec are the released."""
     start = _start(run)
     if start is None:
         cfg = config.architecture(S2MConfig, run.model)
@@ -138,7 +138,7 @@ def s2m_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
 
 
 def emotion_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
-    """As `t2s_inputs`, of `train.emotion`; the architecture is that of the run.
+    """Does the same for `train.emotion`; the architecture is that of the run.
 
     Raises:
       InputError: if the rows of a batch are no such multiple.
@@ -167,7 +167,7 @@ def emotion_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
 
 
 def vocoder_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
-    """As `t2s_inputs`, of `train.vocoder`; every batch is of pieces of `data.crop` frames.
+    """Does the same for `train.vocoder`; every batch is of pieces of `data.crop` frames.
 
     Raises:
       InputError: if no length of the pieces is given.
@@ -179,8 +179,8 @@ def vocoder_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
         cfg, mel = vocoder.vocoder_config(run, start), start.base.settings.mel
     if not data.crop or not data.budget:
         raise InputError("data.crop and data.budget are not given; they decide a batch")
-    judges = config.architecture(DiscriminatorConfig, run.discriminators)
-    judges = dataclasses.replace(judges, sample_rate=mel.sample_rate)
+    discriminator = config.architecture(DiscriminatorConfig, run.discriminators)
+    discriminator = dataclasses.replace(discriminator, sample_rate=mel.sample_rate)
     rows = rows_within(data.budget, data.crop, data.max_rows, rows_multiple)
     batch = {
         "mel": jax.ShapeDtypeStruct((rows, data.crop, mel.num_mels), jnp.float32),
@@ -190,13 +190,13 @@ def vocoder_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
     }
 
     def task(remat: bool) -> Task:
-        return vocoder.make_task(cfg, judges, mel, vocoder.Losses.of(stage))
+        return vocoder.make_task(cfg, discriminator, mel, vocoder.Losses.of(stage))
 
     return Inputs(task, batch, batch)
 
 
 def encoder_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
-    """As `t2s_inputs`, of `train.encoder`; without a checkpoint there are CHARACTERS to tell apart.
+    """Does the same for `train.encoder`; without a checkpoint it tells CHARACTERS apart.
 
     Raises:
       InputError: if no size of the batches is given.
@@ -245,7 +245,7 @@ INPUTS = {
 
 
 def make_inputs(run: Config, stage: Config, mesh: sharding.AnyMesh) -> Inputs:
-    """What the trainer that the run names trains in a stage, on the devices of a mesh.
+    """Finds what the run's trainer trains in a stage, on the devices of a mesh.
 
     Raises:
       InputError: if there is no such trainer, or its configuration cannot be used.
@@ -269,7 +269,7 @@ def _batches(
     mel: MelConfig,
     multiple: int,
 ) -> tuple[Batch, Batch]:
-    """Shapes of the largest and of a typical batch, as `train.data` makes them.
+    """Returns shapes of the largest and of a typical batch, as `train.data` makes them.
 
     Args:
       data: what the run says of the data.

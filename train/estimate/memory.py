@@ -28,7 +28,7 @@ _SPARING = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 def state_bytes(step: Step) -> dict[str, int]:
-    """Bytes of a device that last from step to step."""
+    """Counts bytes of a device that last from step to step."""
     state = step.abstract_state
     return {
         "parameters": _held(state.params),
@@ -39,7 +39,7 @@ def state_bytes(step: Step) -> dict[str, int]:
 
 
 def step_bytes(step: Step, batch: Batch) -> dict[str, int]:
-    """Bytes of a device that a step takes, without activations."""
+    """Counts bytes of a device that a step takes, without activations."""
     tensor = step.mesh.shape["tensor"]
     copies = 0
     for name, place in _weight_shardings(step).items():
@@ -60,7 +60,7 @@ def _weight_shardings(step: Step) -> dict[str, Any]:
 
 
 def _held(tree: Any) -> int:
-    """Bytes on one device of abstract arrays with shardings."""
+    """Counts bytes on one device of abstract arrays with shardings."""
     return sum(
         math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
     )
@@ -83,20 +83,20 @@ def _weight_dtype(step: Step, name: str) -> Any:
 
 
 def activation_bytes(step: Step, inputs: Inputs, batch: Batch) -> tuple[int, int]:
-    """Bytes of a device for activations of a batch, without and with remat."""
+    """Counts bytes of a device for activations of a batch, without and with remat."""
     rows = batch["weight"].shape[0] // (step.accumulation * sharding.batch_parts(step.mesh))
     plain, again = (rows * _row_bytes(step, inputs.task(r), batch) for r in (False, True))
     return plain, again
 
 
 def needed_bytes(step: Step, inputs: Inputs, batch: Batch, *, remat: bool) -> int:
-    """All bytes of a device that a step on a batch takes."""
+    """Counts all bytes of a device that a step on a batch takes."""
     held = sum((state_bytes(step) | step_bytes(step, batch)).values())
     return held + activation_bytes(step, inputs, batch)[remat]
 
 
 def _row_bytes(step: Step, task: Task, batch: Batch) -> int:
-    """Bytes that the gradient of one row takes: what a third row adds to two."""
+    """Counts bytes that the gradient of one row takes: what a third row adds to two."""
     weights = {
         name: jax.ShapeDtypeStruct(shape, _weight_dtype(step, name))
         for name, shape in task.shapes.items()
@@ -121,7 +121,7 @@ def _row_bytes(step: Step, task: Task, batch: Batch) -> int:
 
 
 def _kept(program: ClosedJaxpr, count: int) -> int:
-    """Bytes that the gradient by the first `count` arguments keeps of the forward pass."""
+    """Counts bytes that the gradient by the first `count` arguments keeps of the forward pass."""
     run = jaxpr_as_fun(program)
 
     def residuals(*given: Any) -> Any:
@@ -133,7 +133,7 @@ def _kept(program: ClosedJaxpr, count: int) -> int:
 
 
 def _insides(jaxpr: Any) -> Iterator[int]:
-    """Bytes that the gradient of each checkpointed block keeps while it is computed."""
+    """Yields bytes that the gradient of each checkpointed block keeps while it is computed."""
     known: dict[tuple[Any, ...], int] = {}
     for equation in jaxpr.eqns:
         if equation.primitive.name not in ("remat2", "checkpoint"):
@@ -165,7 +165,7 @@ class Placed:
 
 
 def largest_arrays(step: Step) -> tuple[Placed, ...]:
-    """The largest parameters of a step, and how they are split."""
+    """Finds the largest parameters of a step, and how they are split."""
     places = _weight_shardings(step)
     size = {name: 4 * math.prod(shape) for name, shape in step.task.shapes.items()}
     out = []

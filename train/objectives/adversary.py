@@ -45,7 +45,7 @@ reverse_gradient.defvjp(_forward, _backward)
 
 
 def reversal_schedule(progress: jax.Array | float, peak: float) -> jax.Array:
-    """The scale of the reversal: it grows from 0 to `peak`, so that the classifier learns first.
+    """Scales the reversal: it grows from 0 to `peak`, so that the classifier learns first.
 
     Args:
       progress: [], the share of the stage that is done, 0 .. 1.
@@ -67,7 +67,7 @@ class SpeakerClassifierConfig:
 
     @classmethod
     def tiny(cls) -> "SpeakerClassifierConfig":
-        """For tests."""
+        """Returns one for tests."""
         return cls(width=6, hidden=16, num_speakers=3)
 
 
@@ -85,7 +85,7 @@ class SpeakerClassifier(nnx.Module):
 
 
 def speaker_loss(logits: jax.Array, speaker: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy of the speakers.
+    """Computes the cross-entropy of the speakers.
 
     Args:
       logits: [B, V] float32.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def text_attention(model: T2S, prefix: Prefix, codes: jax.Array, num_text: int) -> jax.Array:
-    """The attention of the state that predicts each code on each text token.
+    """Computes the attention of the state that predicts each code on each text token.
 
     Args:
       model: T2S.
@@ -43,7 +43,7 @@ def text_attention(model: T2S, prefix: Prefix, codes: jax.Array, num_text: int) 
 
 
 def sharpest(maps: np.ndarray) -> tuple[int, int]:
-    """The layer and head that look most at single tokens of the text.
+    """Finds the layer and head that look most at single tokens of the text.
 
     Args:
       maps: [K, N, T, L] of one row.

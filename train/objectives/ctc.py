@@ -18,7 +18,7 @@ BLANK = 0
 def loss(
     logits: jax.Array, frame_lengths: jax.Array, labels: jax.Array, label_lengths: jax.Array
 ) -> jax.Array:
-    """Negative log-likelihood of the labels, per label.
+    """Computes the negative log-likelihood of the labels, per label.
 
     Args:
       logits: [B, T, K] float.
@@ -42,13 +42,13 @@ def loss(
 
 
 def read(best: np.ndarray) -> list[int]:
-    """The labels that the best units [T] of every frame spell: repetitions and blanks go."""
+    """Reads the labels that the best units [T] of every frame spell; repetitions and blanks go."""
     starts = np.flatnonzero(np.diff(best, prepend=BLANK) != 0)
     return [int(x) for x in best[starts] if x != BLANK]
 
 
 def align(log_probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
-    """The most probable alignment (Viterbi).
+    """Finds the most probable alignment (Viterbi).
 
     Args:
       log_probabilities: [T, K] float.
@@ -93,7 +93,7 @@ def align(log_probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
 
 
 def edit_distance(a: Sequence, b: Sequence) -> int:
-    """Fewest insertions, deletions and replacements that turn `a` into `b`."""
+    """Counts the fewest insertions, deletions and replacements that turn `a` into `b`."""
     numbers = {x: i for i, x in enumerate(dict.fromkeys([*a, *b]))}
     other = np.array([numbers[x] for x in b], int)
     place = np.arange(len(b) + 1)

@@ -58,12 +58,12 @@ class DiscriminatorConfig:
 
     @classmethod
     def bigvgan(cls) -> "DiscriminatorConfig":
-        """Those of BigVGAN-v2."""
+        """Returns those of BigVGAN-v2."""
         return cls()
 
     @classmethod
     def small(cls) -> "DiscriminatorConfig":
-        """For CPUs."""
+        """Returns one for CPUs."""
         return cls(
             periods=(2, 3, 5),
             period_widths=(8, 16, 32, 64, 64),
@@ -74,7 +74,7 @@ class DiscriminatorConfig:
 
     @classmethod
     def tiny(cls) -> "DiscriminatorConfig":
-        """For tests."""
+        """Returns one for tests."""
         return cls(
             periods=(2, 3),
             period_widths=(2, 3, 4),
@@ -142,7 +142,7 @@ class PeriodDiscriminator(nnx.Module):
         self.period = period
 
     def __call__(self, samples: jax.Array) -> Judgement:
-        """Judges samples [B, T]."""
+        """Scores samples [B, T]."""
         B, T = samples.shape
         x = jnp.pad(samples, ((0, 0), (0, -T % self.period)), mode="reflect")
         x = x.reshape(B, -1, self.period).swapaxes(1, 2).reshape(B * self.period, -1, 1)
@@ -174,7 +174,7 @@ class ConstantQDiscriminator(nnx.Module):
         self.transform = (cfg.sample_rate, hop, cfg.octaves, bins)
 
     def __call__(self, samples: jax.Array) -> Judgement:
-        """Judges samples [B, T]."""
+        """Scores samples [B, T]."""
         x = constant_q(samples.astype(jnp.float32), *self.transform)  # [B, N, W, 2]
         octaves = jnp.split(x, len(self.octave_convs), axis=2)
         parts = [conv(part) for conv, part in zip(self.octave_convs, octaves, strict=True)]
@@ -199,8 +199,8 @@ class Discriminators(nnx.Module):
         )
 
     def __call__(self, samples: jax.Array) -> list[Judgement]:
-        """Judges samples [B, T]."""
-        return [judge(samples) for judge in (*self.periods, *self.scales)]
+        """Scores samples [B, T]."""
+        return [one(samples) for one in (*self.periods, *self.scales)]
 
 
 def _row_mean(x: jax.Array) -> jax.Array:
@@ -208,7 +208,7 @@ def _row_mean(x: jax.Array) -> jax.Array:
 
 
 def discriminator_loss(recorded: list[Judgement], generated: list[Judgement]) -> jax.Array:
-    """Least-squares loss [B] of the discriminators, summed over them."""
+    """Computes the least-squares loss [B] of the discriminators, summed over them."""
     return sum(
         (
             _row_mean((1 - r.score) ** 2) + _row_mean(g.score**2)
@@ -219,12 +219,12 @@ def discriminator_loss(recorded: list[Judgement], generated: list[Judgement]) ->
 
 
 def generator_loss(generated: list[Judgement]) -> jax.Array:
-    """Least-squares loss [B] of who wants to be taken for recorded, summed likewise."""
+    """Computes the least-squares loss [B] of the generator, summed likewise."""
     return sum((_row_mean((1 - g.score) ** 2) for g in generated), start=jnp.zeros(()))
 
 
 def feature_loss(recorded: list[Judgement], generated: list[Judgement]) -> jax.Array:
-    """Mean distance [B] of the feature maps, summed over all of them."""
+    """Computes the mean distance [B] of the feature maps, summed over all of them."""
     return sum(
         (
             _row_mean(jnp.abs(a - b))

@@ -18,12 +18,12 @@ _MASKED = -2.0  # below every cosine
 
 
 def straight_through(z: jax.Array, rows: jax.Array) -> jax.Array:
-    """The rows, with the gradient of `z`."""
+    """Returns the rows, with the gradient of `z`."""
     return z + jax.lax.stop_gradient(rows - z)
 
 
 def distances(z: jax.Array, rows: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Commitment and codebook losses, each [B]: means over valid codes and the width.
+    """Computes commitment and codebook losses, each [B]: means over valid codes and the width.
 
     Args:
       z: [B, T, Z] float, what is quantised.
@@ -35,24 +35,24 @@ def distances(z: jax.Array, rows: jax.Array, mask: jax.Array) -> tuple[jax.Array
 
 
 def mean_square(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean squares [B] of x [B, T, D] over frames in `mask` [B, T]."""
+    """Computes mean squares [B] of x [B, T, D] over frames in `mask` [B, T]."""
     squares = jnp.where(mask, jnp.mean(jnp.square(x.astype(jnp.float32)), axis=2), 0)
     return squares.sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)
 
 
 def histogram(codes: jax.Array, mask: jax.Array, num_codes: int) -> jax.Array:
-    """How often [V] every code occurs among codes [B, T] in `mask` [B, T]."""
+    """Counts how often [V] every code occurs among codes [B, T] in `mask` [B, T]."""
     return jnp.zeros(num_codes).at[codes].add(mask.astype(jnp.float32))
 
 
 def perplexity(counts: jax.Array) -> jax.Array:
-    """The number of codes that, equally often used, would tell as much as those of `counts` [V]."""
+    """Computes how many codes, equally often used, would tell as much as those of `counts` [V]."""
     share = counts / jnp.maximum(counts.sum(), 1)
     return jnp.exp(-jnp.sum(jnp.where(share > 0, share * jnp.log(jnp.maximum(share, 1e-20)), 0)))
 
 
 def revival(codebook: jax.Array, z: jax.Array, mask: jax.Array, counts: jax.Array) -> jax.Array:
-    """Mean squared distance of unused codes to the vectors nearest to them by cosine.
+    """Computes the mean squared distance of unused codes to the vectors nearest by cosine.
 
     Args:
       codebook: [V, Z] float.
@@ -76,7 +76,7 @@ def _unit(x: jax.Array) -> jax.Array:
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation of two signals [N]; 0 if one is constant."""
+    """Computes Pearson's correlation of two signals [N]; 0 if one is constant."""
     a, b = a - a.mean(), b - b.mean()
     norm = np.sqrt((a**2).sum() * (b**2).sum())
     return float((a * b).sum() / norm) if norm else 0.0

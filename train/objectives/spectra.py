@@ -36,7 +36,7 @@ def _frames(x: jax.Array, size: int, hop: int) -> jax.Array:
 
 
 def _mel(x: jax.Array, cfg: MelConfig, padding: int, epsilon: float) -> jax.Array:
-    """Mel magnitudes [B, N, M] of x [B, T], reflected at both ends."""
+    """Computes mel magnitudes [B, N, M] of x [B, T], reflected at both ends."""
     x = jnp.pad(x.astype(jnp.float32), ((0, 0), (padding, padding)), mode="reflect")
     window = np.asarray(scipy.signal.get_window("hann", cfg.n_fft), np.float32)
     spectrum = jnp.fft.rfft(_frames(x, cfg.n_fft, cfg.hop_length) * window)
@@ -45,7 +45,7 @@ def _mel(x: jax.Array, cfg: MelConfig, padding: int, epsilon: float) -> jax.Arra
 
 
 def log_mel(samples: jax.Array, cfg: MelConfig) -> jax.Array:
-    """The spectrogram of `indextts2_jax.audio.mel.log_mel`, for gradients.
+    """Computes the spectrogram of `indextts2_jax.audio.mel.log_mel`, for gradients.
 
     Args:
       samples: [B, T] in [-1, 1]; T is a multiple of the hop, which divides the FFT's size.
@@ -59,7 +59,7 @@ def log_mel(samples: jax.Array, cfg: MelConfig) -> jax.Array:
 
 
 def multi_scale_mel_loss(a: jax.Array, b: jax.Array, sample_rate: int) -> jax.Array:
-    """Distance of log10-mels with windows from 32 to 2048 samples, summed over these.
+    """Sums distances of log10-mels with windows from 32 to 2048 samples.
 
     Args:
       a: [B, T] samples, T > 1024.
@@ -92,7 +92,7 @@ def _fir(x: jax.Array, taps: np.ndarray, padding: int, stride: int) -> jax.Array
 
 @functools.cache
 def _doubling_taps(sample_rate: int) -> np.ndarray:
-    """What makes both samples of the doubled rate of one: [17, 2], from the impulse response."""
+    """Makes what turns one sample into both of the doubled rate: [17, 2], its impulse response."""
     impulse = np.zeros(33, np.float32)
     impulse[16] = 1
     response = wav.resample_sinc(impulse, sample_rate, 2 * sample_rate).reshape(-1, 2)
@@ -101,7 +101,7 @@ def _doubling_taps(sample_rate: int) -> np.ndarray:
 
 @functools.cache
 def _halving_taps() -> np.ndarray:
-    """A steep low-pass at half the Nyquist rate: [256, 1]."""
+    """Makes a steep low-pass at half the Nyquist rate: [256, 1]."""
     width = 0.001  # of the transition
     edges = [0.0, 0.5 / (1 + width), 0.5 * (1 + width), 1.0]
     taps = scipy.signal.firwin2(256, edges, [1.0, 1.0, 0.0, 0.0])
@@ -110,7 +110,7 @@ def _halving_taps() -> np.ndarray:
 
 @functools.cache
 def _octave_taps(lowest: float, sample_rate: float, bins: int) -> np.ndarray:
-    """Windowed sinusoids of the bins of one octave, cosines before negative sines: [K, 2 bins]."""
+    """Makes windowed sinusoids of an octave's bins, cosines before negative sines: [K, 2 bins]."""
     quality = 1 / (2 ** (1 / bins) - 1)
     lengths = np.ceil(quality * sample_rate / (lowest * 2 ** (np.arange(bins) / bins))).astype(int)
     size = 1 << int(np.ceil(np.log2(lengths.max())))
@@ -131,7 +131,7 @@ LOWEST_HZ = 32.70  # C1
 def constant_q(
     samples: jax.Array, sample_rate: int, hop: int, octaves: int, bins: int
 ) -> jax.Array:
-    """The constant-Q transform of samples at twice their rate.
+    """Computes the constant-Q transform of samples at twice their rate.
 
     Args:
       samples: [B, T]; 2 T is a multiple of `hop`.

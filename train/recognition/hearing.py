@@ -68,7 +68,7 @@ class Method:
 
     @classmethod
     def of(cls, stage: Config) -> "Method":
-        """What the keys of a stage say."""
+        """Reads the keys of a stage."""
         return cls(**{field.name: stage[field.name] for field in dataclasses.fields(cls)})
 
 
@@ -105,7 +105,7 @@ def encode(
 
 
 def quantize(codec: SemanticCodec, features: jax.Array, mask: jax.Array) -> Quantized:
-    """Features [B, T, D] through the codec, with gradients as if codes were none."""
+    """Takes features [B, T, D] through the codec, with gradients as if codes were none."""
     z = codec.project(features, mask)
     codes = codec.quantizer.nearest(z)
     rows = codec.quantizer.codebook(codes)
@@ -136,7 +136,7 @@ class Hearing:
     variance: np.ndarray
 
     def without_codec(self, wanted: bool = True) -> "Hearing":
-        """The same without a codec, if that is wanted."""
+        """Returns the same without its codec, if `wanted` says so."""
         return dataclasses.replace(self, codec=None) if wanted else self
 
     @property
@@ -193,7 +193,7 @@ class Hearing:
         return Heard(x, heads(last), prosody, quantized)
 
     def task(self, method: Method, *, remat: bool = False) -> Task:
-        """What a stage trains."""
+        """Returns what a stage trains."""
 
         def draw(key: jax.Array, batch: Batch) -> dict[str, jax.Array]:
             return draw_masks(key, len(batch["features"]), method)
@@ -246,7 +246,7 @@ class Hearing:
         return jnp.asarray(total), {f"{name}_loss": x for name, x in parts.items()} | metrics
 
     def flops(self, positions: int, num_frames: int) -> float:
-        """Operations of a step: 6 per weight and position, and attention.
+        """Counts operations of a step: 6 per weight and position, and attention.
 
         Args:
           positions: frames of the batch, padding included.
@@ -265,7 +265,7 @@ class Hearing:
 
 
 def draw_masks(key: jax.Array, rows: int, method: Method) -> dict[str, jax.Array]:
-    """Places and widths, uniform in 0 .. 1, of the masks of SpecAugment: [B, masks, 2] each."""
+    """Draws places and widths, uniform in 0 .. 1, of SpecAugment's masks: [B, masks, 2] each."""
     time, band = jax.random.split(key)
     return {
         "time": jax.random.uniform(time, (rows, method.time_masks, 2)),
@@ -276,7 +276,7 @@ def draw_masks(key: jax.Array, rows: int, method: Method) -> dict[str, jax.Array
 def augment(
     features: jax.Array, lengths: jax.Array, draws: Mapping[str, jax.Array], method: Method
 ) -> jax.Array:
-    """SpecAugment: pieces of time and of the bands become 0, the mean.
+    """Applies SpecAugment: pieces of time and of the bands become 0, the mean.
 
     Args:
       features: [B, T, 160] float, two frames of 80 bands a token.
@@ -293,7 +293,7 @@ def augment(
 
 
 def _masked(size: int, lengths: jax.Array, longest: jax.Array, draws: jax.Array) -> jax.Array:
-    """Which of `size` places [B, size] lie in one of the masks [B, masks, 2]."""
+    """Tells which of `size` places [B, size] lie in one of the masks [B, masks, 2]."""
     width = jnp.floor(draws[..., 1] * (longest[:, None] + 1))
     start = jnp.floor(draws[..., 0] * (lengths[:, None] - width + 1))
     place = jnp.arange(size)
@@ -302,7 +302,7 @@ def _masked(size: int, lengths: jax.Array, longest: jax.Array, draws: jax.Array)
 
 
 def prosody_loss(predicted: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean absolute errors of log F0 and log energy, and cross-entropy of voicing, together: [B].
+    """Adds mean absolute errors of log F0 and log energy to the cross-entropy of voicing: [B].
 
     Args:
       predicted: [B, T, 3] float, of standardised targets; voicing as a logit.

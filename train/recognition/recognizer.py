@@ -76,7 +76,7 @@ class Units:
 
     @classmethod
     def of(cls, tokenizer: pathlib.Path, kind: str) -> "Units":
-        """The units of a tokenizer's model file.
+        """Reads the units of a tokenizer's model file.
 
         Args:
           tokenizer: `bpe.model`.
@@ -95,16 +95,16 @@ class Units:
         return cls(("", *characters), table)
 
     def labels(self, pieces: Sequence[int]) -> list[int]:
-        """The labels of the pieces of a text; without the blank that a text begins with."""
+        """Finds the labels of the pieces of a text, without the blank that a text begins with."""
         out = [unit for piece in pieces for unit in self.table[piece]]
         return out[1:] if out and self.names[out[0]] == _WORD else out
 
     def text(self, labels: Iterable[int]) -> str:
-        """The text of labels."""
+        """Joins labels to a text."""
         return "".join(self.names[i] for i in labels).replace(_WORD, " ").strip()
 
     def batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """A batch with `labels` [B, T / 2] and `label_lengths` [B] in place of its text.
+        """Puts `labels` [B, T / 2] and `label_lengths` [B] in place of the text of a batch.
 
         A text of more labels than that keeps its length, by which the loss knows it.
         """
@@ -122,7 +122,7 @@ class Units:
 
 
 def abstract(cfg: RecognizerConfig) -> Any:
-    """The heads with shapes in place of arrays."""
+    """Returns the heads with shapes in place of arrays."""
     return pytree.abstract(lambda rngs: Heads(cfg, rngs=rngs))
 
 
@@ -138,7 +138,7 @@ def config_of(path: pathlib.Path) -> RecognizerConfig:
 
 
 def fits(path: pathlib.Path, cfg: RecognizerConfig) -> bool:
-    """Whether a checkpoint has a recognizer of these settings."""
+    """Tells whether a checkpoint has a recognizer of these settings."""
     return (path / FILE).is_file() and config_of(path) == cfg
 
 

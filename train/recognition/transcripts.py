@@ -1,4 +1,4 @@
-"""Lets a run be read: what the encoder hears in validation utterances, and through the codes.
+"""Writes what the encoder hears in validation utterances, and through the codes.
 
     RUN/samples/STEP/transcripts.jsonl   text, heard [, heard through the codes]
 
@@ -41,7 +41,7 @@ RIDGE = 1e-2  # times the variance of the features: keeps the fit of F0 from bei
 
 
 def heard_by(hearing: Hearing) -> Callable[..., dict[str, jax.Array]]:
-    """What is kept of a batch; the batch itself too, since other processes have rows of it."""
+    """Returns what is kept of a batch; the batch too, since other processes have rows of it."""
     task = hearing.task(Method())
 
     def run(arrays: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> Any:
@@ -141,7 +141,7 @@ def error_rate(pairs: Sequence[tuple[Sequence, Sequence]]) -> float:
 
 
 def f0_correlation(rows: Sequence[Mapping[str, np.ndarray]], name: str) -> float:
-    """Correlation of measured log F0 with that of a ridge regression from row[name] [T, D]."""
+    """Correlates measured log F0 with that of a ridge regression from row[name] [T, D]."""
 
     def frames(rows: Sequence[Mapping[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         voiced = [np.flatnonzero(row["prosody"][:, 1]) for row in rows]
@@ -160,7 +160,7 @@ def f0_correlation(rows: Sequence[Mapping[str, np.ndarray]], name: str) -> float
 
 
 def batches_of(feed: Feed, units: Units) -> list[dict[str, np.ndarray]]:
-    """The batches that are read: of validation, or the first of training. With labels."""
+    """Reads labelled batches: of validation, or the first of training."""
     process = {"process": jax.process_index(), "processes": jax.process_count()}
     load = LoadBatch(feed.plan, **process)
     chosen = feed.plan.validation or [feed.plan[i] for i in range(FIRST)]

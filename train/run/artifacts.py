@@ -44,7 +44,7 @@ class Base:
         return cls(pathlib.Path(path), Settings.load(pathlib.Path(path)))
 
     def config(self, part: str) -> Any:
-        """The architecture of a part.
+        """Returns the architecture of a part.
 
         Raises:
           CheckpointError: if the checkpoint has it not.
@@ -102,7 +102,7 @@ class Result:
         tokenizer: pathlib.Path | None = None,
         **changes: Any,
     ) -> "Result":
-        """What becomes of `base`.
+        """Returns what becomes of `base`.
 
         Args:
           base: the checkpoint that the run began with.
@@ -116,7 +116,7 @@ class Result:
         return cls(base, part, settings, tokenizer)
 
     def gather(self, arrays: Mapping[str, jax.Array], part: str = "") -> dict[str, np.ndarray]:
-        """The arrays of a network among those of a run, whole, on the host of every process.
+        """Gathers a network's arrays of a run, whole, on the host of every process.
 
         Args:
           arrays: all of the run, by flat name.

@@ -111,7 +111,7 @@ class Checkpoints:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, in a line."""
+    """Tells what an error says, in a line."""
     line = f"{error} ".strip().split("\n")[0]
     return line.split(" See full TensorStore details")[0] or type(error).__name__
 
@@ -135,7 +135,7 @@ def _drop_unawaited_errors() -> None:
 
 
 def _all_agree(mine: bool) -> bool:
-    """Whether it is so in every process."""
+    """Tells whether it is so in every process."""
     if jax.process_count() == 1:
         return mine
     return bool(np.all(multihost_utils.process_allgather(np.array(mine))))

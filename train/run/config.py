@@ -86,7 +86,7 @@ def assign(config: ConfigDict, assignment: str) -> None:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Every leaf under its dotted name; tuples of ConfigDicts are numbered."""
+    """Finds every leaf by its dotted name; tuples of ConfigDicts are numbered."""
     if isinstance(value, Mapping | ConfigDict):
         items = value.items()
     elif isinstance(value, tuple) and value and isinstance(value[0], Mapping | ConfigDict):
@@ -100,22 +100,22 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def to_json(config: ConfigDict) -> str:
-    """The configuration as sorted JSON of dotted names."""
+    """Writes the configuration as sorted JSON of dotted names."""
     return json.dumps(flatten(config), indent=1, default=str)
 
 
 def preset(architecture: Any) -> ConfigDict:
-    """The numbers of an architecture dataclass as a ConfigDict that assignments can change."""
+    """Makes a ConfigDict, which assignments can change, of an architecture dataclass."""
     return ConfigDict(store.to_dict(architecture)).lock()
 
 
 def architecture(cls: type, values: ConfigDict) -> Any:
-    """The dataclass of `preset`'s numbers."""
+    """Makes the dataclass of `preset`'s numbers."""
     return store.from_dict(cls, values.to_dict())
 
 
 def base_config() -> ConfigDict:
-    """What every trainer has; each adds `model`, `data` and `stages`."""
+    """Returns what every trainer has; each adds `model`, `data` and `stages`."""
     return ConfigDict(
         {
             "checkpoint": "",  # the frozen encoders, tokenizer, and all that is not trained here
@@ -149,7 +149,7 @@ def base_config() -> ConfigDict:
 
 
 def base_stage() -> ConfigDict:
-    """What every stage of a run has."""
+    """Returns what every stage of a run has."""
     return ConfigDict(
         {
             "name": "main",

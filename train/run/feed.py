@@ -101,11 +101,11 @@ class Feed:
         return Batches(plan, start, workers=self.run.workers, **_process())
 
     def validation(self) -> Sequence[Mapping[str, np.ndarray]]:
-        """The batches of one validation."""
+        """Returns the batches of one validation."""
         return ValidationBatches(self.plan, **_process())
 
     def samples(self, count: int) -> list[tuple[Utterance, Utterance]]:
-        """Validation utterances of all lengths, each with its prompt; all if they are fewer.
+        """Finds validation utterances of all lengths, each with its prompt; all if they are fewer.
 
         Where nothing is held out, utterances of the first training batches.
         """

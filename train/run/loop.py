@@ -9,7 +9,7 @@
       checkpoint-best/       the same of the step at which the metric `keep_best` was best, in the
                              stage that it was last measured in
 
-Exit codes: 0 done, 2 input that cannot be used (or a loss that is not finite), 143 told to stop
+Exit codes: 0 done, 2 input that cannot be used (or a loss that is not finite), 143 stopped
 (SIGTERM: the state is saved; the same command goes on).
 """
 
@@ -74,7 +74,7 @@ class Setup:
 def main(
     trainer: Callable[[Config], Setup], description: str | None, argv: Sequence[str] | None = None
 ) -> int:
-    """The command line of a trainer.
+    """Runs the command line of a trainer.
 
     Args:
       trainer: makes a setup of a configuration.
@@ -109,7 +109,7 @@ def main(
         programs.enable_compilation_cache()
         with Stop() as stop:
             run(trainer(given), stop)
-        return 143 if stop.told else 0
+        return 143 if stop.requested else 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -175,7 +175,7 @@ def _run_stages(setup: Setup, out: pathlib.Path, stop: "Stop") -> None:
 
 
 def _kept(state: TrainState) -> dict[str, jax.Array]:
-    """The parameters that are looked at and published: averaged if the run averages."""
+    """Returns the parameters that are published: averaged if the run averages."""
     return state.params if state.average is None else state.average
 
 
@@ -285,7 +285,7 @@ class Stop:
     """Notes SIGTERM, and lets all processes agree that they got it."""
 
     def __init__(self) -> None:
-        self.told = False
+        self.requested = False
         self._before: Any = None
 
     def __enter__(self) -> "Stop":
@@ -298,13 +298,13 @@ class Stop:
             signal.signal(signal.SIGTERM, self._before)
 
     def _note(self, *_: object) -> None:
-        self.told = True
+        self.requested = True
 
     def agreed(self, step: int) -> bool:
-        """Whether all processes stop after `step`."""
+        """Tells whether all processes stop after `step`."""
         if jax.process_count() > 1:  # jax.distributed has its own handler
-            self.told = multihost_utils.reached_preemption_sync_point(step)
-        return self.told
+            self.requested = multihost_utils.reached_preemption_sync_point(step)
+        return self.requested
 
 
 def _keep_config(out: pathlib.Path, run: Config) -> None:
@@ -320,5 +320,5 @@ def _keep_config(out: pathlib.Path, run: Config) -> None:
 
 
 def make_mesh(run: Config) -> Mesh:
-    """The mesh of a run."""
+    """Makes the mesh of a run."""
     return sharding.make_mesh(**run.mesh.to_dict())

@@ -90,7 +90,7 @@ def adapter_shapes(
 
 
 def _is_linear(name: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether the product with this array is all that its layer does, but for the bias.
+    """Tells whether the product with this array is all that its layer does, but for the bias.
 
     Depthwise kernels [K, C] have two axes as well; their layers are called so.
     """

@@ -1,4 +1,4 @@
-"""Lets a run be heard: validation utterances spoken with the weights as they are.
+"""Speaks validation utterances with the weights as they are.
 
     RUN/samples/STEP/0/speech.wav      in the voice of another utterance of the speaker
                      0/mel.png         beside the recording
@@ -65,7 +65,7 @@ class Samples:
 
     @classmethod
     def of(cls, run: Config, result: Result, feed: Feed, speak: Speak) -> "Samples | None":
-        """Those of a run; None if it wants none, or there is nothing to speak, or no way to."""
+        """Makes those of a run; None if it has none, or there is nothing to speak, or no way to."""
         if not run.sample_every:
             return None
         if "s2m" not in result.settings.configs:
@@ -90,7 +90,7 @@ class Samples:
         part = self.result.part
         model = PARTS[part].abstract(self.result.settings.configs[part])
         setattr(tts, part, fold_weight_norm(pytree.fill(model, jax.device_put(values))))
-        likenesses = []
+        correlations = []
         for number, (target, prompt) in enumerate(self.utterances):
             try:
                 spoken = self._sample(
@@ -101,10 +101,10 @@ class Samples:
                 continue
             if part == "s2m":  # as many frames as the recording
                 recorded = target.mel.astype(np.float32)
-                likenesses.append(np.corrcoef(spoken.ravel(), recorded.ravel())[0, 1])
+                correlations.append(np.corrcoef(spoken.ravel(), recorded.ravel())[0, 1])
         self._has_targets = True
-        if likenesses:
-            writer.scalars(step, {"sample_correlation": np.mean(likenesses)})
+        if correlations:
+            writer.scalars(step, {"sample_correlation": np.mean(correlations)})
 
     def _sample(
         self,
@@ -145,7 +145,7 @@ class Samples:
 
 
 def speaker_of(tts: IndexTTS2, utterance: Utterance) -> Speaker:
-    """The speaker object of a prepared utterance, of no more than inference reads of a prompt."""
+    """Makes the speaker of an utterance, of no more than inference reads of a prompt."""
     take = utterance.takes[0]
     T, M = len(take.codes), len(utterance.mel)
     codes, features = take.codes[:PROMPT_CODES], take.features[:PROMPT_CODES].astype(np.float32)

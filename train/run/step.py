@@ -47,7 +47,7 @@ class TrainState:
 
 
 def schedule(stage: Config) -> optax.Schedule:
-    """The learning rate by step.
+    """Makes the learning rate by step.
 
     Raises:
       InputError: for an unknown kind.
@@ -142,7 +142,7 @@ def optimizer(
 
 
 def state_shardings(state: Any, params: Mapping[str, NamedSharding], mesh: AnyMesh) -> Any:
-    """Shardings of an abstract state: what has a parameter's name lies as the parameter does."""
+    """Places an abstract state: what has a parameter's name lies as the parameter does."""
 
     def place(path: Any, x: Any) -> NamedSharding:
         name = str(getattr(path[-1], "key", ""))
@@ -211,12 +211,12 @@ class Step:
         )
 
     def start(self, params: Arrays, key: jax.Array) -> TrainState:
-        """The state before the first step, every array made where it will lie."""
+        """Makes the state before the first step, every array where it will lie."""
         places = jax.tree.map(lambda x: x.sharding, self.abstract_state)
         return jax.jit(self._start, out_shardings=places)(dict(params), key)
 
     def random(self, key: jax.Array, names: Iterable[str]) -> dict[str, jax.Array]:
-        """Initial values of parameters and adapters; to be jitted with output shardings."""
+        """Draws initial values of parameters and adapters; to be jitted with output shardings."""
         names = list(names)
         out = self.task.random(key, names)
         if self.partition.adapters is not None:
@@ -226,18 +226,18 @@ class Step:
         return out
 
     def merged(self, params: Arrays, frozen: Arrays) -> dict[str, Any]:
-        """All arrays of the task, adapters added to their kernels."""
+        """Returns all arrays of the task, adapters added to their kernels."""
         arrays = {**frozen, **params}
         adapters = self.partition.adapters
         return arrays if adapters is None else lora.merge(arrays, adapters)
 
     def learned(self, params: Arrays, frozen: Arrays) -> dict[str, Any]:
-        """What the stage has changed, adapters added to their kernels."""
+        """Returns what the stage has changed, adapters added to their kernels."""
         names = {n.removesuffix(lora.A).removesuffix(lora.B) for n in self.partition.trained}
         return {name: x for name, x in self.merged(params, frozen).items() if name in names}
 
     def weights(self, params: Arrays, frozen: Arrays) -> dict[str, jax.Array]:
-        """All arrays of the task in the dtype of computation."""
+        """Returns all arrays of the task in the dtype of computation."""
         return {
             name: x if name in self.task.tables else x.astype(self.dtype)
             for name, x in self.merged(params, frozen).items()
@@ -253,7 +253,7 @@ class Step:
         return jnp.dot(losses, share), {name: jnp.dot(x, share) for name, x in metrics.items()}
 
     def _parts(self, tree: Any) -> Any:
-        """[B, ...] -> [A, B / A, ...]; every device keeps its rows."""
+        """Splits [B, ...] into [A, B / A, ...]; every device keeps its rows."""
 
         def split(x: jax.Array) -> jax.Array:
             x = x.reshape(-1, self.accumulation, *x.shape[1:]).swapaxes(0, 1)
@@ -376,6 +376,6 @@ def make_step(run: Config, stage: Config, mesh: AnyMesh, task: Task) -> Step:
 
 
 def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows of a batch as global arrays, split over the mesh."""
+    """Makes global arrays, split over the mesh, of this process's rows of a batch."""
     place = batch_sharding(mesh)
     return {n: jax.make_array_from_process_local_data(place, x) for n, x in batch.items()}

@@ -55,7 +55,7 @@ class Module:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is trained, and how a batch is judged.
+    """What is trained, and by which loss.
 
     Attributes:
       modules: by name; parameters are called `<module>.<name>`.
@@ -102,7 +102,7 @@ class Task:
         }
 
     def random(self, key: jax.Array, names: Iterable[str]) -> dict[str, jax.Array]:
-        """Initial values of the named arrays; to be jitted with output shardings."""
+        """Draws initial values of the named arrays; to be jitted with output shardings."""
         wanted, out = set(names), {}
         for number, (prefix, module) in enumerate(self.modules.items()):
             if any(name.startswith(f"{prefix}.") for name in wanted):
@@ -112,7 +112,7 @@ class Task:
         return out
 
     def fill(self, arrays: Arrays) -> dict[str, Any]:
-        """The modules, filled with flat arrays."""
+        """Fills the modules with flat arrays."""
         out = {}
         for prefix, module in self.modules.items():
             names = pytree.shapes(module.abstract)

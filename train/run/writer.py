@@ -312,7 +312,7 @@ class Throughput:
         self._last = now
 
     def metrics(self) -> dict[str, float]:
-        """Means over the last `window` calls.
+        """Computes means over the last `window` calls.
 
         Returns:
           step_s, tokens_per_s, data_wait (share of the time), and mfu (share of the peak) if the
