@@ -199,8 +199,8 @@ def _is_done(out: pathlib.Path, number: int) -> bool:
     return _notes_path(out, number).is_file() and shards.shard_path(out, number).is_file()
 
 
-def _claim(out: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    """Makes `out` a directory of these settings, or finds that it is one.
+def _claim(out: pathlib.Path, made_by: Mapping[str, Any]) -> None:
+    """Makes `out` a directory that is made by these values, or finds that it is one.
 
     Raises:
       InputError: if it is another one's.
@@ -211,16 +211,14 @@ def _claim(out: pathlib.Path, settings: Mapping[str, Any]) -> None:
         if not path.is_file():
             if any(not entry.name.startswith(".") for entry in out.iterdir()):
                 raise InputError(f"{out} is not empty, and holds no prepared data")
-            _write_json(path, settings)
+            _write_json(path, made_by)
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"cannot use {out}: {error}") from None
-    settings = json.loads(json.dumps(settings))
-    if other := sorted(
-        k for k in settings.keys() | found.keys() if settings.get(k) != found.get(k)
-    ):
+    made_by = json.loads(json.dumps(made_by))
+    if other := sorted(k for k in made_by.keys() | found.keys() if made_by.get(k) != found.get(k)):
         raise InputError(
             f"{out} was begun with another {', '.join(other)}; choose another directory"
         )
