@@ -1,4 +1,7 @@
-"""The default engine that writes numbers, dates, units and the like as words: wetext.
+"""The engines that write numbers, dates, units and the like as words.
+
+`default_engine` reads English with the rules of `english`, Chinese with
+wetext. `wetext_engine` alone is the nearest to what the original has.
 
 wetext carries its finite-state grammars in the package (nothing is downloaded). It is set up as
 near to the original's WeTextProcessing as its options go: full-width to half-width, traditional
@@ -10,6 +13,7 @@ import functools
 import re
 from collections.abc import Callable
 
+from indextts2_jax.text import english
 from indextts2_jax.text.language import Language
 
 _Rewrites = tuple[tuple[re.Pattern, str | Callable[[re.Match], str]], ...]
@@ -63,6 +67,21 @@ _ONE_THOUSAND = re.compile(
     r"(?<!one )(?<!two )(?<!three )(?<!four )(?<!five )(?<!six )(?<!seven )(?<!eight )(?<!nine )"
     r"(?<!ten )(?<!eleven )(?<!twelve )(?<!teen )(?<!ty )(?<!hundred )\bthousand\b"
 )
+
+
+def default_engine(language: Language, text: str) -> str:
+    """Writes the numbers, dates, units and symbols of `text` as words.
+
+    Args:
+        language: the language to read in.
+        text: some sentences.
+
+    Returns:
+        The text in words, without blanks at its ends.
+    """
+    if language == "en":
+        return english.spoken(text)
+    return wetext_engine("zh", text)
 
 
 def wetext_engine(language: Language, text: str) -> str:

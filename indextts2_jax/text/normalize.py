@@ -11,12 +11,13 @@ Source: spec/frontend_emotion_pipeline.md, sections B.1 and B.4.
 import dataclasses
 import functools
 import re
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from indextts2_jax.text import pinyin
-from indextts2_jax.text.engine import wetext_engine
+from indextts2_jax.text.engine import default_engine, wetext_engine
 from indextts2_jax.text.glossary import Glossary, apply_glossary, apply_glossary_original
 from indextts2_jax.text.language import ANNOTATION, Language, language_spans, whole_language
 from indextts2_jax.text.paragraphs import end_paragraphs
@@ -44,6 +45,11 @@ _CONTRACTED_HAS = re.compile(
 )
 # Soft hyphens, joiners of no width and marks of direction.
 _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+_FULL_WIDTH_NUMBER = re.compile(
+    "[０-９]+|(?<=[0-9０-９])[．：／％－＋＝×～＊](?=[0-9０-９])|(?<=[0-9０-９])[％＋＝]"
+    "|[－＋＝＄￡￥](?=[0-9０-９])"
+)
+_ROMAN_SIGN = re.compile("[\u2160-\u217f]")
 _TECH_TERM = re.compile(r"(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)+")
 _NAME = re.compile(r"(?<![\u4e00-\u9fff])[\u4e00-\u9fff]++(?:[-·—][\u4e00-\u9fff]++){1,2}")
 
@@ -87,7 +93,8 @@ class Normalizer:
     """Turns a text into the one that is tokenized.
 
     Attributes:
-        engine: writes numbers and the like as words; None is wetext.
+        engine: writes numbers and the like as words; None is `default_engine`, and wetext alone
+            with `compat`.
         glossary: term -> spoken form, or {"zh": form, "en": form}.
         compat: reproduce the original, which reads the whole text in one language and has the
             defects that the specification lists. Otherwise each span is read in its own language.
@@ -115,7 +122,8 @@ class Normalizer:
         text = _CONTRACTED_HAS.sub(r"\1 has\2", text)
         text = _CONTRACTION.sub(r"\1 is", text)
         text = apply_glossary(text, self.glossary or {}, language)
-        text = _hide_hyphens(text)
+        if language == "zh":
+            text = _hide_hyphens(text)
         text = hidden.hide(pinyin.RUN, text, _PINYIN_FORM, pinyin.spell_run)
         text = hidden.hide(_NAME, text, _NAME_FORM)
         words = text.strip()
@@ -185,7 +193,7 @@ class Normalizer:
 
     def _try(self, language: Language, text: str) -> tuple[str, str]:
         """The engine's words and "", or what is wrong with them: no text may get lost."""
-        engine = self.engine or wetext_engine
+        engine = self.engine or (wetext_engine if self.compat else default_engine)
         try:
             read = engine(language, text)
         except Exception as error:  # any engine, any error
@@ -279,9 +287,12 @@ def _hide_hyphens(text: str) -> str:
 def _tidy(text: str) -> str:
     """Writes apostrophes one way, and blanks beside letters where full-width marks imply them.
 
-    What is not seen vanishes: soft hyphens, marks of direction.
+    What is not seen vanishes: soft hyphens, marks of direction. Signs of numbers become plain.
     """
     text = _UNSEEN.sub("", text)
+    text = _FULL_WIDTH_NUMBER.sub(lambda signs: unicodedata.normalize("NFKC", signs[0]), text)
+    text = re.sub(r"\u2212\s?(?=[\d.$€£¥])", "-", text)
+    text = _ROMAN_SIGN.sub(lambda sign: unicodedata.normalize("NFKC", sign[0]).upper(), text)
     text = re.sub(r"(?<=[A-Za-z])’(?=[A-Za-z])", "'", text)
     text = re.sub(r"(?<=[，。！？；：、…”」』》〉）】])(?=[A-Za-z])", " ", text)
     return re.sub(r"(?<=[A-Za-z,.!?])(?=[“「『《〈（【])", " ", text)
