@@ -188,10 +188,9 @@ class IndexTTS2(Networks):
         pieces = tokenizer.encode(text)
         if unknown := tokenizer.unknown(pieces):
             _log.warning("not in the vocabulary: %s", " ".join(unknown))
-        segments = split_segments(pieces, limit, compat=options.compat)
-        if not segments:
+        if not pieces or not (options.compat or tokenizer.can_speak(pieces)):
             raise InputError("nothing of the text is left to say")
-        return segments
+        return split_segments(pieces, limit, compat=options.compat)
 
     # Conditions of T2S.
 

@@ -65,6 +65,7 @@ def test_bad_lines_are_reported_and_the_others_spoken(batch, capsys):
         {"text": "Hello.", "voice": "v.wav", "out": "../x.wav"},
         {"id": "missing", "text": "Hello.", "voice": "none.wav"},
         {"id": "empty", "text": " ", "voice": "v.wav"},
+        {"id": "marks", "text": "...", "voice": "v.wav"},
         {"id": "long", "text": "Hello.", "voice": "v.wav", "tokens": 5000},
         {"id": "alpha", "text": "Hello.", "voice": "v.wav", "emotion_alpha": 3},
         GOOD,
@@ -81,16 +82,18 @@ def test_bad_lines_are_reported_and_the_others_spoken(batch, capsys):
         (6, "not inside the output directory"),
         (7, "no such file"),
         (8, "the text is empty"),
-        (9, "would have 5000 codes"),
-        (10, "emotion_alpha is 3"),
-        (12, "is an earlier output"),
+        (9, "nothing of the text is left to say"),
+        (10, "would have 5000 codes"),
+        (11, "emotion_alpha is 3"),
+        (13, "is an earlier output"),
     ]:
         assert any(
             x.strip().startswith(f"line {line}: ") and what in x for x in message.splitlines()
         )
-    assert "1 of 12 spoken" in message
+    assert "1 of 13 spoken" in message
     assert [p.name for p in out.glob("*.wav")] == ["a.wav"]
-    assert {e["id"] for e in entries if "error" in e} == {"missing", "empty", "long", "alpha"}
+    failed = {entry["id"] for entry in entries if "error" in entry}
+    assert failed == {"missing", "empty", "marks", "long", "alpha"}
 
 
 SHORT = {"id": "b", "text": "Hello.", "voice": "v.wav"}

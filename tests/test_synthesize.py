@@ -434,6 +434,18 @@ def test_empty_text_is_refused(refused, text):
     assert "the text is empty" in refused(text=text)
 
 
+@pytest.mark.parametrize("text", ["...", "!!!", "-", '""', "。", "♪♪", "😀 ☃", "안녕하세요"])
+def test_text_with_nothing_to_say_is_refused(tts, text):
+    with pytest.raises(InputError, match="nothing of the text is left to say"):
+        tts.segments(text, SHORT)
+
+
+def test_nothing_to_say_is_one_line_and_compat_says_it_all_the_same(refused, tts):
+    assert "nothing of the text is left to say" in refused(text="...")
+    assert tts.segments("...", dataclasses.replace(SHORT, compat=True))
+    assert tts.segments("5!", SHORT)
+
+
 def test_text_must_come_once(refused, tmp_path):
     assert "one of --text and --text-file" in refused(text=None)
     assert "cannot read" in refused("--text-file", tmp_path / "none.txt", text=None)

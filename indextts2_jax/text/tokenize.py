@@ -59,6 +59,17 @@ class Tokenizer:
         unk_id = self._model.unk_id()
         return [piece for piece, i in zip(pieces, self.ids(pieces), strict=True) if i == unk_id]
 
+    def can_speak(self, pieces: Sequence[str]) -> bool:
+        """Says whether a piece that the model knows has a letter or digit; single bytes have none.
+
+        Of marks alone T2S would make up words.
+        """
+        return any(
+            any(map(str.isalnum, piece))
+            for piece, i in zip(pieces, self.ids(pieces), strict=True)
+            if not (self._model.is_unknown(i) or self._model.is_byte(i))
+        )
+
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of ids: upper case, without the blanks around CJK characters."""
         return _BLANKS_NEAR_CJK.sub("", self._model.decode(list(ids))).strip()
