@@ -143,7 +143,12 @@ def _add_convert(commands: Any) -> None:
     )
     path = pathlib.Path
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--src", type=path, help="the release directory")
+    source.add_argument(
+        "--src",
+        type=path,
+        help="the release directory, or its name on the Hugging Face hub: IndexTeam/IndexTTS-2, or "
+        "ORG/NAME[@REVISION] of another model in its form",
+    )
     source.add_argument(
         "--encoders",
         type=path,
@@ -169,13 +174,15 @@ def _add_convert(commands: Any) -> None:
         action="store_true",
         help="leave out Qwen3 (no emotion from a sentence then)",
     )
+    _add_yes(group)
     group = parser.add_argument_group("with --encoders")
     group.add_argument("--bpe", type=path, help="tokenizer, e.g. of python -m train.tokenizer")
     parser.set_defaults(run=_run_convert)
 
 
 def _run_convert(args: argparse.Namespace) -> None:
-    from indextts2_jax.release import export
+    from indextts2_jax.commands import by_name
+    from indextts2_jax.release import export, hub
     from indextts2_jax.release.convert import (
         ENCODERS_NOTICE,
         LICENCE_NOTICE,
@@ -194,14 +201,19 @@ def _run_convert(args: argparse.Namespace) -> None:
         convert_encoders(args.encoders, args.bpe, args.out)
         notice = ENCODERS_NOTICE
     else:
-        convert_release(
-            args.src,
-            args.out,
-            aux=args.aux,
-            dtype=args.dtype,
-            emotion_text=not args.no_emotion_text,
-        )
+        given: dict[str, Any] = {"aux": args.aux, "dtype": args.dtype}
+        given["emotion_text"] = not args.no_emotion_text
+        if hub.parse(args.src):
+            by_name.convert_by_name(args.src, args.out, agreed=args.yes, **given)
+        else:
+            convert_release(args.src, args.out, **given)
     print(f"wrote {args.out}\n{notice}", file=sys.stderr)
+
+
+def _add_yes(group: Any) -> None:
+    group.add_argument(
+        "--yes", action="store_true", help="agree to the licences of what is fetched, unasked"
+    )
 
 
 def _add_demo(commands: Any) -> None:
@@ -302,7 +314,7 @@ def _run_batch(args: argparse.Namespace) -> None:
     if args.batch_size < 1:
         raise InputError(f"batch size is {args.batch_size}; it must be at least 1")
     glossary = None if args.glossary is None else load_glossary(args.glossary)
-    args.checkpoint = args.checkpoint or _babbling_checkpoint()
+    args.checkpoint = _checkpoint(args)
     store.read_settings(args.checkpoint)  # complains now, before there is a report
     inputs = batch.Inputs(
         args.jsonl, args.out_dir, args.checkpoint, args.glossary,
@@ -335,8 +347,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     path = pathlib.Path
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--checkpoint", type=path, help="checkpoint directory (default: random weights: babble)"
+        "--checkpoint",
+        type=path,
+        help="checkpoint directory, or hf:ORG/NAME: a release on the Hugging Face hub, fetched and "
+        "converted at its first use (default: random weights: babble)",
     )
+    _add_yes(group)
     group.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
@@ -444,8 +460,7 @@ def _open_checkpoint(args: argparse.Namespace, *parts: str) -> Any:
 
     from indextts2_jax.pipeline import IndexTTS2
 
-    checkpoint = args.checkpoint or _babbling_checkpoint()
-    tts = IndexTTS2(checkpoint, dtype=jnp.dtype(args.dtype))
+    tts = IndexTTS2(_checkpoint(args), dtype=jnp.dtype(args.dtype))
     tts.require(*parts)  # complains now, not after the prompt is read
     return tts
 
@@ -512,6 +527,15 @@ def _check_outputs(args: argparse.Namespace) -> None:
         from indextts2_jax.commands import plot
 
         plot.check_suffix(args.plot)
+
+
+def _checkpoint(args: argparse.Namespace) -> pathlib.Path:
+    """The directory of the checkpoint that is asked for."""
+    if args.checkpoint is None:
+        return _babbling_checkpoint()
+    from indextts2_jax.commands import by_name
+
+    return by_name.checkpoint(args.checkpoint, agreed=args.yes)
 
 
 def _babbling_checkpoint() -> pathlib.Path:

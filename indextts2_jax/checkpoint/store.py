@@ -56,9 +56,7 @@ def writing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     new_parents: list[pathlib.Path] = []
     try:
-        if os.path.lexists(path):
-            raise CheckpointError(f"{path} exists already; remove it or choose another directory")
-        outputs.check_writable(path)
+        require_new(path)
         new_parents += [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -73,6 +71,18 @@ def writing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         for folder in new_parents:
             with contextlib.suppress(OSError):  # others use it by now
                 folder.rmdir()
+
+
+def require_new(path: pathlib.Path) -> None:
+    """Finds out before the work that a directory cannot be made.
+
+    Raises:
+      CheckpointError: if something lies there already.
+      InputError: if nothing can be written there.
+    """
+    if os.path.lexists(path):
+        raise CheckpointError(f"{path} exists already; remove it or choose another directory")
+    outputs.check_writable(path)
 
 
 def _refusal(error: OSError, path: pathlib.Path, temporary: pathlib.Path) -> str:

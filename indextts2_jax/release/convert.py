@@ -19,7 +19,7 @@ import dataclasses
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -192,6 +192,7 @@ def convert_release(
     aux: pathlib.Path | None = None,
     dtype: str = "float32",
     emotion_text: bool = True,
+    sources: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Converts a release into the new checkpoint directory `out`.
 
@@ -201,6 +202,7 @@ def convert_release(
       aux: where the auxiliary models lie, see `Release.find`.
       dtype: float32 or bfloat16 storage of the large generators.
       emotion_text: also convert the Qwen3 emotion model.
+      sources: where the files were fetched from, for `provenance.json`.
 
     Raises:
       ConversionError: lists every file, name and shape that does not match.
@@ -208,7 +210,7 @@ def convert_release(
     """
     require_torch()
     release = Release.find(src, aux, emotion_text=emotion_text)
-    _convert(release, out, release.settings, DTYPES[dtype])
+    _convert(release, out, release.settings, DTYPES[dtype], sources)
 
 
 def convert_encoders(src: pathlib.Path, bpe: pathlib.Path, out: pathlib.Path) -> None:
@@ -230,7 +232,11 @@ def convert_encoders(src: pathlib.Path, bpe: pathlib.Path, out: pathlib.Path) ->
 
 
 def _convert(
-    release: Release, out: pathlib.Path, settings: Callable[..., Settings], dtype: Any
+    release: Release,
+    out: pathlib.Path,
+    settings: Callable[..., Settings],
+    dtype: Any,
+    sources: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Converts all that a release has; `settings` are made of configs and fingerprints."""
     names = [name for name in PARTS if name in release.files]
@@ -251,4 +257,5 @@ def _convert(
             (directory / kept).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, directory / kept)
             texts[place] = kept
-        store.write_json(directory / "provenance.json", {**writer.provenance, "texts": texts})
+        provenance = {**writer.provenance, "texts": texts, "sources": list(sources)}
+        store.write_json(directory / "provenance.json", provenance)

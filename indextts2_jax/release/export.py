@@ -121,6 +121,7 @@ class _Exporter:
             try:
                 entries = json.loads(provenance.read_text())
                 self.kept_texts = dict(entries.pop("texts"))
+                entries.pop("sources", None)
                 self._read_origins(entries)
             except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
                 raise CheckpointError(

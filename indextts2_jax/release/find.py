@@ -115,30 +115,7 @@ class Release:
             raise ConversionError(f"no release directory at {src}")
         if aux is not None and not aux.is_dir():
             raise ConversionError(f"no directory of auxiliary models at {aux}")
-        config_file = src / "config.yaml"
-        if not config_file.is_file():
-            raise ConversionError(f"{config_file} is missing: is this a release of IndexTTS-2?")
-        _require_no_foreign({"config": config_file})
-        with _reading(config_file):
-            config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-            if not isinstance(config, dict):
-                raise ConversionError(f"{config_file} holds no settings")
-        own = Settings.load(src, OWN_SETTINGS) if (src / OWN_SETTINGS).is_file() else None
-        with _reading(config_file):
-            places = {
-                "config": config_file.name,
-                "t2s": config["gpt_checkpoint"],
-                "s2m": config["s2mel_checkpoint"],
-                "tokenizer": config["dataset"]["bpe_model"],
-                "feature_statistics": config["w2v_stat"],
-            }
-            if own is None or own.emotion_groups:
-                places["emotion_styles"] = config["spk_matrix"]
-                places["emotion_vectors"] = config["emo_matrix"]
-            if emotion_text and (own is None or "qwen3" in own.configs):
-                folder = pathlib.PurePath(config["qwen_emo_path"])
-                places["qwen3"] = str(folder / "model.safetensors")
-                places["qwen3_config"] = str(folder / "config.json")
+        config, own, places = read_config(src, emotion_text=emotion_text)
         files = {name: src / place for name, place in places.items()}
         if "qwen3" in files and not files["qwen3"].is_file():
             index = files["qwen3"].with_name(_MODEL[1])
@@ -304,6 +281,49 @@ class Release:
         for name, pattern in patterns.items():
             for path, place in beside(name, pattern):
                 yield path, place, f"release/{place}"
+
+
+def read_config(
+    src: pathlib.Path, *, emotion_text: bool = True
+) -> tuple[dict[str, Any], Settings | None, dict[str, str]]:
+    """Reads what a release says of itself.
+
+    Args:
+      src: RELEASE_DIR; config.yaml and indextts2_jax.json are all that is read.
+      emotion_text: also name the files of the Qwen3 emotion model, if there may be one.
+
+    Returns:
+      The contents of config.yaml, the settings of a model that was trained here, and what it is ->
+      path of a file below `src`.
+
+    Raises:
+      ConversionError: if config.yaml is missing, or lacks something.
+    """
+    config_file = src / "config.yaml"
+    if not config_file.is_file():
+        raise ConversionError(f"{config_file} is missing: is this a release of IndexTTS-2?")
+    _require_no_foreign({"config": config_file})
+    with _reading(config_file):
+        config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ConversionError(f"{config_file} holds no settings")
+    own = Settings.load(src, OWN_SETTINGS) if (src / OWN_SETTINGS).is_file() else None
+    with _reading(config_file):
+        places = {
+            "config": config_file.name,
+            "t2s": config["gpt_checkpoint"],
+            "s2m": config["s2mel_checkpoint"],
+            "tokenizer": config["dataset"]["bpe_model"],
+            "feature_statistics": config["w2v_stat"],
+        }
+        if own is None or own.emotion_groups:
+            places["emotion_styles"] = config["spk_matrix"]
+            places["emotion_vectors"] = config["emo_matrix"]
+        if emotion_text and (own is None or "qwen3" in own.configs):
+            folder = pathlib.PurePath(config["qwen_emo_path"])
+            places["qwen3"] = str(folder / "model.safetensors")
+            places["qwen3_config"] = str(folder / "config.json")
+    return config, own, places
 
 
 def _first(
