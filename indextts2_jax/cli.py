@@ -101,36 +101,55 @@ def _add_check_duration(commands: Any) -> None:
         help="measure whether a checkpoint keeps to a number of codes by itself",
         description="Tell the model numbers of codes, force nothing, and count what it says: the "
         "token number error rate of the paper's Table 3, for every known reading of the duration "
-        "slots. Use the best one with --duration-slots.",
+        "slots. First, say what the weights suggest. Use the best reading with --duration-slots, "
+        "or make it the checkpoint's with --write.",
     )
     parser.add_argument("--voice", type=pathlib.Path, help="recording (default: a sample)")
     parser.add_argument("--text-file", type=pathlib.Path, help="one text a line (default: four)")
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    parser.add_argument(
+        "--write", action="store_true", help="make the best reading that of the checkpoint"
+    )
     _add_options(parser)
     parser.set_defaults(run=_run_check_duration)
 
 
 def _run_check_duration(args: argparse.Namespace) -> None:
-    from indextts2_jax.commands.duration_check import TEXTS, check_duration
+    from indextts2_jax.commands import duration_check
     from indextts2_jax.text.glossary import load_glossary
 
+    if args.write and args.checkpoint is None:
+        raise InputError("--write needs --checkpoint")
     options = _options(args)
     glossary = None if args.glossary is None else load_glossary(args.glossary)
-    texts = TEXTS
+    texts = duration_check.TEXTS
     if args.text_file:
         texts = [line for line in _read_file(args.text_file).splitlines() if line.strip()]
         if not texts:
             raise InputError(f"{args.text_file} is empty")
     tts = _open_checkpoint(args, "t2s")
+    rows = duration_check.speed_rows(tts.t2s)
+    if rows and not args.json:
+        norms = ", ".join(f"speed{i} {norm:.4g}" for i, norm in enumerate(rows["norms"]))
+        print(f"norms: {norms}; positions {rows['position_norm']:.4g}\n{rows['says']}", flush=True)
     speaker = tts.speaker(args.voice or SAMPLE_VOICE)
-    found = check_duration(tts, speaker, texts, options=options, glossary=glossary)
+    found = duration_check.check_duration(tts, speaker, texts, options=options, glossary=glossary)
     if args.json:
-        print(json.dumps(found))
-        return
+        print(json.dumps({"speed_rows": rows, **found}))
+    else:
+        _print_durations(found)
+    if args.write:
+        duration_check.write_reading(tts, found["best"])
+        print(f"wrote {found['best']} into {tts.path}", file=sys.stderr)
+
+
+def _print_durations(found: dict[str, Any]) -> None:
     print(f"codes by itself: {' '.join(map(str, found['free']))}")
     for name, factors in found["readings"].items():
         errors = "  ".join(f"x{factor} {row['error']:.2f} %" for factor, row in factors.items())
-        print(f"{name}: token number error {errors}")
+        print(f"{name}: token number error {found['errors'][name]:.2f} % ({errors})")
+    print(f"a model that heeds no number: {found['unheard']:.2f} %")
+    print(f"best: {found['best'] or 'none, no reading is heeded'}")
 
 
 def _add_convert(commands: Any) -> None:

@@ -346,7 +346,7 @@ def _ask_for(source: Source, file: File) -> None:
     import huggingface_hub as hub
 
     url = hub.hf_hub_url(source.repo, file.path, revision=source.revision, endpoint=endpoint())
-    with _explained(source.repo, file.path):
+    with _quiet(), _explained(source.repo, file.path):
         hub.get_hf_file_metadata(url, timeout=TIMEOUT_S)
 
 

@@ -18,10 +18,11 @@ from indextts2_jax.request.fields import setting
 SPEED_RANGE = (0.25, 4.0)
 # What the duration slots of the T2S sequence hold when a number of codes T is wanted, by name. The
 # paper has one slot; how the released weights, which have two, were trained is not published:
-# their users report "first" and "halves". `indextts2 check-duration` tries them.
+# their users report "first", "second" and "halves". `indextts2 check-duration` tries them.
 SLOT_READINGS = {
     "paper": ("pos(T)",),
     "first": ("pos(T)", "speed0"),
+    "second": ("speed0", "pos(T)"),
     "halves": ("pos(T//2)", "pos(T)"),
 }
 
