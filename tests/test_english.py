@@ -380,6 +380,15 @@ READINGS = (
         "one point five million of it, kilometers per hour, kilograms per cubic meter",
     ),
     ("1080p, v1.2.3", "ten eighty p, v one point two point three"),
+    ("About 10 000 people.", "About ten thousand people."),
+    (
+        "Open 192.168.0.1:8080 now.",
+        "Open one nine two dot one six eight dot zero dot one colon eight thousand and eighty now.",
+    ),
+    ("It costs 12,50 € or €3,99.", "It costs twelve euros fifty or three euros ninety nine."),
+    ("Then 10 / 4 = 2.5.", "Then ten divided by four equals two point five."),
+    ("Check that a != b.", "Check that a is not equal to b."),
+    ("chapters IV–VI", "chapters four to six"),
     ("gate 07 in $", "gate zero seven in dollars"),
     ("He weighs 70 kg. She does not.", "He weighs seventy kilograms. She does not."),
 )
@@ -413,8 +422,9 @@ def test_prose_comes_through_unchanged():
 
 TOKENS = """5 42 007 1984 1,234 0.5 3.14 -5 +3 5% $5 $12.50 €3m 50p 5kg 10km/h 72°F 6'2" 5" 1/2 24/7
 3/4/2024 2024-01-05 10:30 5pm 3rd 1990s '90s '05 10-20 5–10 5-10% 3:1 v2.0 3.11.2 192.168.1.1 GPT-4
-H2O 4K B-52 AA123 #1 (212) 555-0123 911 1e-5 10^6 x² ½ 2½ ≥5 ±2 <3 5x3 4+4=8 100m 5M 20k No.5 p.3 a1b2c3
-1.2.3.4.5 1,2 12:34:56:78 99999999999999999999 5'11 ① ٣ 0x1F 1-800-555-0123 5$ $ € ° 5. .5 5.5.5
+H2O 4K B-52 AA123 #1 (212) 555-0123 911 1e-5 10^6 x² ½ 2½ ≥5 ±2 <3 5x3 4+4=8 100m 5M 20k No.5 p.3
+a1b2c3 1.2.3.4.5 1,2 12:34:56:78 99999999999999999999 5'11 ① ٣ 0x1F 1-800-555-0123 5$ $ € ° 5.
+.5 5.5.5
 """
 WORDS = "apples went Monday house and the Call is Chapter May sun no Smith of U.S. Dr. code"
 

@@ -1,7 +1,7 @@
 """The engines that write numbers, dates, units and the like as words.
 
-`default_engine` reads English with the rules of `english`, Chinese with
-wetext. `wetext_engine` alone is the nearest to what the original has.
+`default_engine` reads with our own tables, `english` and `chinese`; `wetext_engine` is the nearest
+to what the original has, for `Normalizer(compat=True)`.
 
 wetext carries its finite-state grammars in the package (nothing is downloaded). It is set up as
 near to the original's WeTextProcessing as its options go: full-width to half-width, traditional
@@ -13,7 +13,7 @@ import functools
 import re
 from collections.abc import Callable
 
-from indextts2_jax.text import english
+from indextts2_jax.text import chinese, english
 from indextts2_jax.text.language import Language
 
 _Rewrites = tuple[tuple[re.Pattern, str | Callable[[re.Match], str]], ...]
@@ -69,6 +69,9 @@ _ONE_THOUSAND = re.compile(
 )
 
 
+_IDEOGRAPHS = re.compile("[\u3400-\u9fff\uf900-\ufaff]+")
+
+
 def default_engine(language: Language, text: str) -> str:
     """Writes the numbers, dates, units and symbols of `text` as words.
 
@@ -81,7 +84,22 @@ def default_engine(language: Language, text: str) -> str:
     """
     if language == "en":
         return english.spoken(text)
-    return wetext_engine("zh", text)
+    return chinese.spoken(simplified(text)).strip()
+
+
+def simplified(text: str) -> str:
+    """Writes traditional characters as simplified ones."""
+    ideographs = "".join(_IDEOGRAPHS.findall(text))
+    try:
+        # Simplified text is in this character set, and no traditional character but one is.
+        ideographs.encode("gb2312")
+        if "後" not in ideographs:
+            return text  # wetext takes 0.25 s to load
+    except UnicodeEncodeError:
+        pass
+    from wetext import preprocess
+
+    return _IDEOGRAPHS.sub(lambda run: preprocess(run[0], traditional_to_simple=True), text)
 
 
 def wetext_engine(language: Language, text: str) -> str:

@@ -62,13 +62,13 @@ _NO_COUNT = (  # what is counted would follow
     r"as|right|please|is|was|but)\b)[a-z]{2})"
 )
 # Roman numerals.
-_ROMAN = r"(?P<roman>[IVXL]{1,7})(?!\w)"
+_SIGNS = "[IVXLC]{1,7}"
+_AND = r"(?:,\s?(?:and\s|or\s)?|\s(?:and|or|to|&)\s|\s?[-–]\s?)"
 _ROMANS = r"(?P<roman>[IVXLCDM]{2,9}|[ivx]{2,5})(?!\w)"
 _RULER = rf"(?:{terms.MONARCHS})\s[A-Z][a-z]+|{terms.RULERS}"
 _HEADING = rf"(?i:{terms.HEADINGS})"
 _ANY_HEADING = rf"(?i:{terms.HEADINGS}|{terms.LETTERED})"
 _CAPITAL_HEADING = f"{terms.HEADINGS.title()}|Type|Class"
-_NO_PRONOUN = r"(?<!\sI(?=\s(?:am|have|think|can|could|will|would|do|know|want|need|say|see)\b|'))"
 _ENDS = (
     r"(?=\s*$|[.,:;!?)\]\"”\n–—-]"
     r"|\s(?:[A-Z]|(?:is|was|of|in|to|and|begins?|began|ends?|ended)\b))"
@@ -88,6 +88,13 @@ _RULES: tuple[tuple[str, str, Reading], ...] = (
     ),
     ("file", rf"(?<![\w.@/-])[A-Za-z][\w-]*\.(?:{terms.FILES})\b(?!\.\w)", names.web),
     # Numbers that name something.
+    (
+        "thousands",
+        r"(?<![\d.,])(?<!\d )\d{1,3}(?: \d{3})* 000(?![\d ]*\d|[.,]\d)",
+        lambda m: m[0].replace(" ", ","),
+    ),
+    ("network", r"(\b\d+(?:\.\d+){3})/(?=\d)", r"\1 slash "),
+    ("port", r"(\b\d+(?:\.\d+){3}):(?=\d)", r"\1 colon "),
     ("card", rf"{_START}\d{{4}}(?:[ -]\d{{4}}){{3}}(?![\d-])", names.telephone),
     ("telephone", r"(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){2,6}(?![\d,.]*\d)", names.telephone),
     (
@@ -118,7 +125,7 @@ _RULES: tuple[tuple[str, str, Reading], ...] = (
     ),
     (
         "number to call",
-        rf"(?P<before>\b(?:or|and)\s)(?P<digits>\+?{_GROUPS}){_NO_COUNT}",
+        rf"(?P<before>\b(?:or|and)\s|,\s)(?P<digits>\+?{_GROUPS}){_NO_COUNT}",
         names.another_telephone,
     ),
     (
@@ -129,7 +136,7 @@ _RULES: tuple[tuple[str, str, Reading], ...] = (
     ("Porsche", r"(?<=Porsche )911\b", "nine eleven"),
     ("hours", r"(?P<before>\b[Aa]t )(?P<digits>\d{4})(?= hours\b)", names.in_pairs),
     ("emergency", rf"{_START}911{_END}(?!%|\s[a-z]+s\b)", "nine one one"),
-    ("agent", r"(?<![\d.,])007(?![\d.,]*\d)", "double oh seven"),
+    ("agent", r"(?<![\w.,+])007(?!\w|[.,]\d)", "double oh seven"),
     (
         "flight, room, route",
         rf"(?P<before>\b(?:{terms.NAMED_IN_PAIRS})\s)(?P<digits>\d{{3,4}}){_END}(?!-\d\d(?!\d))",
@@ -145,6 +152,11 @@ _RULES: tuple[tuple[str, str, Reading], ...] = (
         "verse",
         rf"(?P<before>\b(?:{terms.BIBLE}) \d{{1,3}}):(?=\d{{1,3}}\b)",
         r"\g<before> ",
+    ),
+    (
+        "decimal comma",
+        r"(?<![\d.,])(\d{1,3}(?:\.\d{3})*),(\d{1,2})(?=\s?[%€](?!\d))|(?<=€)(\d+),(\d\d)(?![\d,])",
+        amounts.decimal_comma,
     ),
     # Times.
     (
@@ -279,19 +291,32 @@ _RULES: tuple[tuple[str, str, Reading], ...] = (
     ("US, WHO", r"(?<=\b[Tt]he )(?:US|WHO)\b(?!-)", lambda m: " ".join(m[0])),
     (
         "slashed",
-        rf"(?i)(?<![\w/])(?:{_any(terms.SLASHED)})(?:(?<=w/)\s?|(?![\w/]))",
+        rf"(?i)(?<![\w/])(?<!\d )(?:{_any(terms.SLASHED)})(?:(?<=w/)\s?|(?![\w/]))",
         names.slashed,
     ),
     # Roman numerals.
-    ("World War", r"\bWW(?P<roman>II?I?)\b", lambda m: f"World War {len(m['roman'])}"),
-    ("ruler", rf"(?P<before>\b(?:{_RULER})\s){_ROMAN}{_NO_PRONOUN}", names.roman_ordinal),
+    ("World War", r"\bWW(?:(1|I)|2|II)\b", lambda m: f"World War {1 if m[1] else 2}"),
+    (
+        "ruler",
+        rf"(?P<before>\b(?:{_RULER})\s)(?P<roman>(?!I\b)[IVXL]{{1,7}}|I{_ENDS}(?!['’]))(?!\w)",
+        names.roman_ordinal,
+    ),
     (
         "century",
         r"\b(?P<roman>[IVX]+)(?=(?:st|nd|rd|th)?\s(?:century|centuries|dynasty|Olympi))(?:th)?",
         names.roman_century,
     ),
+    (
+        "headings",
+        rf"(?P<before>\b(?:{_ANY_HEADING})s\s)(?P<romans>{_SIGNS}(?:{_AND}{_SIGNS})+)(?!\w)",
+        names.roman_cardinals,
+    ),
     ("heading", rf"(?P<before>\b(?:{_ANY_HEADING})s?\.?\s){_ROMANS}", names.roman_cardinal),
-    ("heading", rf"(?P<before>\b{_HEADING}\.?\s)(?P<roman>[VX])(?!\w|\.\w)", names.roman_cardinal),
+    (
+        "heading",
+        rf"(?P<before>\b(?:{_HEADING}\.?|{terms.SERIES})\s)(?P<roman>[VX])(?!\w|\.\w)",
+        names.roman_cardinal,
+    ),
     (
         "heading",
         rf"(?P<before>\b(?:{_CAPITAL_HEADING})s?\s(?=I{_ENDS})|\b(?i:world war)\s)"
@@ -308,12 +333,6 @@ _RULES: tuple[tuple[str, str, Reading], ...] = (
         rf"(?P<before>\b(?!(?:{terms.NOT_NAMES})\b)[A-Z][A-Za-z]+\s)"
         rf"(?P<roman>[IVX]{{2,}})(?!\w)(?!\s(?:{terms.MEDICAL})\b)",
         names.roman_cardinal,
-    ),
-    (
-        "more numerals",
-        r"(?P<before>\b(?:one|two|three|four|five|six|seven|eight|nine|ten|teen|ty)"
-        r"(?:,|,? and|,? or| to|\s?[–—-])\s?)(?P<roman>[IVX]+)(?!\w|'|\s(?:am|was|have|think)\b)",
-        names.more_numerals,
     ),
     # Money.
     (
@@ -346,18 +365,19 @@ _RULES: tuple[tuple[str, str, Reading], ...] = (
     ),
     (
         "feet",
-        r"(?<![\w.'‘])(\d+)\s?(?:′|['’](?=\s(?:tall|long|wide|high|deep|x|by)\b)|(?<=x \d\d)['’])",
+        r"(?<![\w.'‘])(\d+)\s?(?:′|['’](?=\s(?:tall|long|wide|high|deep|x|by)\b)|(?<=x \d\d)['’]"
+        r"|(?<=[Aa]\s\d)['’](?=\s[a-z])|(?<=[Aa]\s\d\d)['’](?=\s[a-z]))",
         amounts.feet,
     ),
     ("inches", r"(?<![\w.,])(?P<value>\d+(?:\.\d+)?)\s?(?P<mark>[\"”″])(?!\w)", amounts.inches),
     (
         "inches",
-        rf"(?P<before>){_VALUE}\s?in(?:\b\.?(?=\s{_LENGTH})|(?<=\din)\b(?!\s(?:the|a)\b))",
+        rf"(?P<before>){_VALUE}\s?in(?:\b\.?(?=\s{_LENGTH})|\.(?=[,;)])|(?<=\din)\b(?!\s(?:the|a)\b))",
         amounts.inches_in_letters,
     ),
     (
         "inches",
-        rf"(?P<before>\b(?:ft|feet|foot)\.?\s)(?P<value>{_NUMBER})\s?in\b\.?",
+        rf"(?P<before>\b(?:ft|feet|foot)\.?\s)(?P<value>{_NUMBER})\s?in\b(?:\.(?=\s[a-z]|[,;)]))?",
         amounts.inches_in_letters,
     ),
     (
@@ -376,9 +396,9 @@ _RULES: tuple[tuple[str, str, Reading], ...] = (
         r"(?<![\w./])(?P<whole>\d+)[\s-](?P<top>[1-9])/(?P<bottom>[2-9]|1[0-6]|32|64)(?![\w/])",
         amounts.mixed_number,
     ),
-    ("network", r"(\d+(?:\.\d+){3})/(?=\d)", r"\1 slash "),
     ("blood pressure", r"(?<!\d)(\d{2,3})/(?=\d{2,3}\s?mmHg)", r"\1 over "),
     ("blood pressure", r"((?:pressure|BP)(?:\sof|\sis|\swas|:)?\s\d{2,3})/(?=\d)", r"\1 over "),
+    ("divided by", r"(?<=\d)\s?/\s?(?=\d+(?:\.\d+)?\s?=)", " divided by "),
     (
         "slash",
         r"(?<![\w./])(?P<top>\d+(?:\.\d+)?)\s?/\s?(?P<bottom>\d+(?:\.\d+)?)(?![\w/])",
@@ -393,16 +413,21 @@ _RULES: tuple[tuple[str, str, Reading], ...] = (
     (
         "power",
         r"(?P<base>\b(?!(?:km|cm|mm|m|ft|mi)[²³])(?:\d+(?:\.\d+)?|[A-Za-z]{1,2})|\))"
-        r"(?:\^(?P<power>-?\d+)|(?P<signs>[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+))",
+        r"(?:\^(?P<power>-?\d+|[a-z]\b)|(?P<signs>[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+))",
         amounts.power,
     ),
     ("chain", r"(?<![\w.-])\d+(?:-\d+){2,}(?![\w-])", amounts.chain),
     (
         "minus",
-        r"(?<=\d)\s?[-–]\s?(?=\d+(?:\.\d+)?\s?=)|(?<==)\s?-(?=\d)|(?<=\d)\s-(?=\d)",
+        r"(?<=\d)\s?[-–]\s?(?=\d+(?:\.\d+)?\s?=)|(?<==)\s?-(?=\d)|(?<=\d)\s-(?=\d)"
+        r"|(?<=[\d\s(][a-z])\s-\s(?=\d)",
         " minus ",
     ),
-    ("range", rf"((?<=\d)(?:{_UNIT})?|(?<=[%°])|(?<=°[CF])){_DASH}(?=[$€£¥₹.]?\d)", r"\1 to "),
+    (
+        "range",
+        rf"((?<=\d)(?<![A-Za-z]\d)(?<![A-Za-z]\d\d)(?:{_UNIT})?|(?<=[%°])|(?<=°[CF])){_DASH}(?=[$€£¥₹.]?\d)",
+        r"\1 to ",
+    ),
     ("minus", r"(?<![\w)\].])-(?=\.?\d)", "minus "),
     ("plus", r"(?<=\w)\s?\+\s?(?=\d)|(?<=\w)\s\+\s(?=\w)", " plus "),
     ("plus", r"(?<!\w)\+(?=\d)", "plus "),
@@ -410,15 +435,25 @@ _RULES: tuple[tuple[str, str, Reading], ...] = (
     ("plus", r"(?<=\w)\+(?!\w)", " plus"),
     ("grade", r"\b([A-DF])-(?=[.,;)]|\s(?:and|or|in|on|grade|average|student)\b|$)", r"\1 minus"),
     ("sharp", r"\b([A-G])#", r"\1 sharp"),
-    ("times", r"(?<=\d)\s?x\s?(?=\d+(?:\.\d+)?\s?=)|(?<=[\d)])\s[×*]\s?(?=[\d(])", " times "),
+    (
+        "times",
+        r"(?<=\d)\s?[x×]\s?(?=\d+(?:\.\d+)?\s?=)|(?<=[\d)])\s[×*]\s?(?=[\d(])"
+        r"|(?<!\d\d)(?<=\d)×(?=\d{1,2}(?!\w))",
+        " times ",
+    ),
     ("by", r"(?<=ches|feet|foot|inch)\sx\s", " by "),
     ("by", r"(?<=[\dtm])(?:px)?\s?[x×]\s?(?=\d)", " by "),
-    ("times", r"(?<=[\d)])[*·](?=[\d(])|(?<=\d)[x×](?!\w)", " times "),
+    (
+        "times",
+        r"(?<=[\d)])[*·](?=[\d(])|(?<=\d)[x×](?!\w|\s(?:[-+=]|minus|plus|equals))",
+        " times ",
+    ),
     ("star", r"(?<![\w*])\*(?=\d)", "star "),
     ("at most", r"\s?(?:≤|<=)\s?(?=[\w$.-])", " less than or equal to "),
     ("at least", r"\s?(?:≥|>=)\s?(?=[\w$.-])", " greater than or equal to "),
     ("less", r"(?<=[\w)])\s<\s(?=[\w$-])|(?<![\w>])<\s?(?=\d)", " less than "),
     ("greater", r"(?<=[\w)])\s>\s(?=[\w$-])|(?<![\w<])>\s?(?=\d)", " greater than "),
+    ("unequal", r"(?<=[\w)])\s?!=\s?(?=[\w(-])", " is not equal to "),
     ("equals", r"(?<=[\w)%])\s?=\s?(?=[\w(-])", " equals "),
     # Signs beside words.
     ("and", r"(?<=\w)\s?&\s?(?=\w)", " and "),

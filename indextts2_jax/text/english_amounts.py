@@ -100,6 +100,10 @@ def measure(match: re.Match) -> str:
     before = text_before(match)
     if unit == "m" and re.search(r"(?:\bhours?|\d\s?hr?s?)[\s,]*(?:and\s)?$", before):
         unit = "min"
+    if unit == "m" and re.search(
+        r"\b(?:last(?:s|ed)?|took|takes?|waits?|waited) (?:\w+ )?$", before
+    ):
+        unit = "min"
     if unit == "m" and match["blank"] == "" and re.match(r"\s?\d+s\b", text_after(match)):
         unit = "min"
     if unit in ("s", "m", "min", "h") and value.startswith("0") and value.isdecimal():
@@ -131,8 +135,9 @@ def feet_and_inches(match: re.Match) -> str:
 
 
 def feet(match: re.Match) -> str:
-    """Reads 6' and 6′."""
-    return f"{number(match[1])} {'foot' if match[1] == '1' else 'feet'}"
+    """Reads 6', "a 10' pole"."""
+    singular = match[1] == "1" or stands_before_noun(match)
+    return f"{number(match[1])} {'foot' if singular else 'feet'}"
 
 
 def inches(match: re.Match) -> str:
@@ -155,6 +160,12 @@ def inches_in_letters(match: re.Match) -> str:
 def percent(match: re.Match) -> str:
     """Reads 5%."""
     return f"{number(match['value'])} percent"
+
+
+def decimal_comma(match: re.Match) -> str:
+    """Writes 1.234,56 € and €3,50 with a decimal point."""
+    whole, decimals = match[1] or match[3], match[2] or match[4]
+    return f"{whole.replace('.', ',')}.{decimals}"
 
 
 def unit_of_fraction(match: re.Match) -> str:
@@ -183,6 +194,8 @@ def slash(match: re.Match) -> str:
     """Reads 3/4 as a fraction, 8/10 and 4.5/5 as a rating."""
     top, bottom = match["top"], match["bottom"]
     before, after = text_before(match)[-40:], text_after(match)
+    if "." not in top + bottom and int(top) + int(bottom) == 100 and int(bottom) >= 10:
+        return f"{number(top)} {number(bottom)}"
     rated = re.search(r"\b(?:rat(?:ed|ing|e)|scor(?:ed?|ing)|gave|give|got|grade)\b[^.]*$", before)
     rated = rated or re.match(r"\s(?:stars?|score|rating|points|on)\b", after)
     rated = rated or top == bottom or "." in top + bottom or len(top) > 3
@@ -197,7 +210,7 @@ def power(match: re.Match) -> str:
     base = match["base"]
     if exponent in ("2", "3"):
         return f"{base} {'squared' if exponent == '2' else 'cubed'}"
-    return f"{base} to the power of {_signed(exponent)}"
+    return f"{base} to the power of {exponent if exponent.isalpha() else _signed(exponent)}"
 
 
 def scientific(match: re.Match) -> str:

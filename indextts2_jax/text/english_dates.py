@@ -118,7 +118,7 @@ def time(match: re.Match) -> str:
         words += f" {'oh ' if minute < 10 else ''}{cardinal(minute)}"
     elif match["minute"] and not half:
         words += " o'clock" if 0 < hour <= 12 else " hundred" if hour else " hundred hours"
-        if re.match(r"\s(?:o.?clock|hours)", text_after(match)):
+        if re.match(r"\s(?:o.?clock|hours|to\s[a-z ]{2,25}[AP]M)", text_after(match)):
             words = words.removesuffix(" o'clock").removesuffix(" hours")
     if match["second"]:
         seconds = int(match["second"])

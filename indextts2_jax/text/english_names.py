@@ -145,7 +145,12 @@ def roman_century(match: re.Match) -> str:
     return ordinal(value) if value else match[0]
 
 
-def more_numerals(match: re.Match) -> str:
-    """Reads the second numeral of "parts I and II", whose first is read."""
-    value = roman(match["roman"])
-    return f"{match['before']}{cardinal(value)}" if value else match[0]
+def roman_cardinals(match: re.Match) -> str:
+    """Reads Parts I and II."""
+    numerals = re.sub(r"\s?[-–]\s?", " to ", match["romans"])
+    return match["before"] + re.sub("[IVXLC]+", _cardinal_of_roman, numerals)
+
+
+def _cardinal_of_roman(numeral: re.Match) -> str:
+    value = roman(numeral[0])
+    return cardinal(value) if value else numeral[0]

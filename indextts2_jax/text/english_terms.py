@@ -178,6 +178,8 @@ LETTERED = (
     "appendix|class|exhibit|factor|figure|grade|level|number|psalm|schedule|sonnet|step|table|"
     "tier|title|type|unit|annex|category|group|world"
 )
+# Names that V and X number, though no title stands there.
+SERIES = "Rocky|Auto|Fantasy|Quest|Civilization|Ultima|Scrolls|Saturn|Titan|Fallout|Kombat"
 # No names, though they begin a sentence with a capital: "Start IV fluids", "My XX chromosome".
 NOT_NAMES = (
     "A|An|And|Any|As|At|By|For|From|Give|Got|His|Her|If|In|Insert|Is|It|Its|My|No|Of|On|Or|Our|"
@@ -224,7 +226,8 @@ SLASHED = {
     "s/he": "he or she", "w/o": "without", "w/": "with ", "b/c": "because", "c/o": "care of",
     "n/a": "N A", "24/7": "twenty four seven", "24/7/365": "twenty four seven three sixty five",
     "9/11": "nine eleven", "7/11": "seven eleven",
-    "50/50": "fifty fifty", "20/20": "twenty twenty",
+    "50/50": "fifty fifty", "50-50": "fifty fifty", "a/k/a": "also known as",
+    "20/20": "twenty twenty",
 }  # fmt: skip
 BEFORE_NUMBERS = {
     "no": "number", "nos": "numbers", "p": "page", "pp": "pages", "pg": "page", "fig": "figure",
@@ -233,7 +236,7 @@ BEFORE_NUMBERS = {
     "apt": "apartment", "ext": "extension", "max": "maximum", "min": "minimum", "ca": "circa",
     "c": "circa", "op": "opus", "ep": "episode", "pt": "part", "tel": "telephone",
     "est": "established", "rm": "room", "ste": "suite", "bldg": "building", "hwy": "highway",
-    "rte": "route", "ref": "reference", "para": "paragraph", "ln": "line",
+    "rte": "route", "ref": "reference", "para": "paragraph", "ln": "line", "ed": "edition",
 }  # fmt: skip
 
 # Numbers behind these words are named in pairs of digits: Boeing seven forty seven.
@@ -276,7 +279,8 @@ GREEK = {
     "lambda", "Ξ": "xi", "Π": "pi", "Σ": "sigma", "Φ": "phi", "Ψ": "psi", "Ω": "omega"
 }  # fmt: skip
 SIGNS = {  # what no other rule has read
-    "%": " percent", "°": " degrees", "©": "copyright ", "∞": " infinity", "≠": " is not equal to ",
+    "%": " percent ", "°": " degrees ", "©": "copyright ", "∞": " infinity",
+    "≠": " is not equal to ",
     "≈": " is approximately ", "√": "the square root of ", "→": " to ", "÷": " divided by ",
     "×": " times ", "±": " plus or minus ", "≤": " is at most ", "≥": " is at least ",
     "&": " and ", "@": " at ",

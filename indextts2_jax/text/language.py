@@ -19,7 +19,8 @@ ANNOTATION = re.compile(r"<[^<>|]+\|[^<>|]+>")  # <word|its reading>
 _TOKEN = re.compile(
     rf"(?P<annotation>{ANNOTATION.pattern})"
     rf"|(?P<zh>{pinyin.RUN.pattern}|(?![{_CJK_MARKS}])[{CJK}])"
-    r"|(?P<en>[A-Za-z](?:[A-Za-z0-9]|['’\-](?=[A-Za-z0-9]))*)"
+    r"|(?P<en>https?://[!-~]*[A-Za-z0-9/]|[A-Za-z0-9][A-Za-z0-9_.+-]*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]+"
+    r"|[A-Za-z](?:[A-Za-z0-9]|['’\-](?=[A-Za-z0-9]))*)"
     # A number with its unit (10kg, 3rd) is no word: it follows its neighbours.
     r"|\d[\d.,:/]*[A-Za-z]*"
 )
@@ -77,6 +78,11 @@ def _is_chinese(token: re.Match) -> bool:
     return bool(token["zh"]) or bool(annotated and re.search(f"[{CJK}]", annotated))
 
 
+def _words(written: str) -> int:
+    """How many foreign words a token is: a web or e-mail address is many, a letter none."""
+    return _MIN_WORDS if re.search("[@/]", written) else len(written) > 1
+
+
 def _english_runs(
     text: str, tokens: list[re.Match]
 ) -> Iterator[tuple[int, int, int | None, int | None]]:
@@ -85,7 +91,7 @@ def _english_runs(
     before = None
 
     def found(after: int | None):
-        if sum(len(word[0]) > 1 for word in run) >= _MIN_WORDS:
+        if sum(_words(word[0]) for word in run) >= _MIN_WORDS:
             yield run[0].start(), run[-1].end(), before, after
 
     for token in tokens:

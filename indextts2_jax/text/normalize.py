@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from indextts2_jax.text import pinyin
+from indextts2_jax.text import chinese, pinyin
 from indextts2_jax.text.engine import default_engine, wetext_engine
 from indextts2_jax.text.glossary import Glossary, apply_glossary, apply_glossary_original
 from indextts2_jax.text.language import ANNOTATION, Language, language_spans, whole_language
@@ -80,7 +80,7 @@ _PART_SIZE = 400  # characters that the engine sees at a time
 _SENTENCE_END = re.compile(
     r"[。！？…!?]+[”’」』）》\"')]*\s*|\n\s*"
     # A stop behind a short word may belong to an abbreviation.
-    r"|(?<=[A-Za-z0-9]{3})(?<!Prof)(?<!Capt)(?<!Dept)(?<!Corp)(?<!Sept)\.[”’\"')\]]*\s+"
+    r"|(?<=[A-Za-z0-9]{3})(?<![A-Z][a-z]{2})(?<![A-Z][a-z]{3})\.[”’\"')\]]*\s+"
     r"(?=[\"'“‘(]?[A-Z])"
 )
 _CLAUSE_END = re.compile(r"[，、；：]|[,;:](?=\s)\s*")
@@ -123,7 +123,7 @@ class Normalizer:
         text = _CONTRACTION.sub(r"\1 is", text)
         text = apply_glossary(text, self.glossary or {}, language)
         if language == "zh":
-            text = _hide_hyphens(text)
+            text = chinese.join_ranges(_hide_hyphens(text))
         text = hidden.hide(pinyin.RUN, text, _PINYIN_FORM, pinyin.spell_run)
         text = hidden.hide(_NAME, text, _NAME_FORM)
         words = text.strip()
