@@ -427,8 +427,38 @@ def test_the_end_puts_the_notes_of_shards_together(tmp_path):
     bounds = {n: (h["low"], h["median"], h["high"]) for n, h in report["histograms"].items()}
     assert bounds["rate"] == (3.5, 10.5, 14.25)
     assert bounds["seconds"] == (1.741, 2.438, 4.644)
+    assert report["warnings"] == [
+        '0 of 4 utterances are shorter than 1 s: add some, or "Yes." will fail',
+        "0 of 4 utterances are longer than 8 s: speak with max_text_tokens=19",
+    ]
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    said = prepare_report.describe(report, tmp_path).splitlines()
+    assert said[-2:] == [f"  warning: {warning}" for warning in report["warnings"]]
     lines = (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     assert lines == [json.dumps(x, ensure_ascii=False) for n in notes for x in n["rejected"]]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lines"),
+    [
+        (np.linspace(0.5, 12, 100), []),
+        (
+            np.linspace(4, 12, 100),
+            ['0 of 100 utterances are shorter than 4 s: add some, or "Yes." will fail'],
+        ),
+        (
+            [0.5, *np.linspace(1, 1.9, 500), *np.linspace(4, 7, 499)],
+            [
+                '1 of 1,000 utterances are shorter than 1 s: add some, or "Yes." will fail',
+                "0 of 1,000 utterances are between 2 and 4 s: add some, or such speech will fail",
+                "0 of 1,000 utterances are longer than 8 s: speak with max_text_tokens=25",
+            ],
+        ),
+    ],
+)
+def test_lengths_that_the_corpus_lacks_are_said(seconds, lines):
+    text = np.linspace(1, 25, len(seconds)).round()
+    assert prepare_report.missing_lengths(np.array(seconds), text) == lines
 
 
 def test_the_index_is_built_in_little_memory(tmp_path):

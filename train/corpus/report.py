@@ -2,6 +2,7 @@
 
 import collections
 import json
+import math
 import pathlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,9 @@ MEASURES = {
     "rate": "letters per second",
     "speaker": "utterances per speaker",
 }
+LENGTHS = (0, 1, 2, 4, 8, math.inf)  # s, between which a corpus should have utterances
+RARE = 0.005  # of all utterances: so few teach nothing
+LONGEST = 0.99  # quantile of the texts that a model is to be asked for
 
 
 def finish(
@@ -82,6 +86,7 @@ def finish(
         "hours_by_language": _hours(index, "language", values["seconds"]),
         "hours_by_emotion": _hours(index, "emotion", values["seconds"]),
         "rejected": reasons,
+        "warnings": missing_lengths(values["seconds"], values["text"]),
         "histograms": {name: _histogram(x) for name, x in values.items()},
     }
     store.write_json(out / "report.json", report)
@@ -105,7 +110,37 @@ def describe(report: Mapping[str, Any], out: pathlib.Path) -> str:
         )
     if rejected := report["rejected"]:
         lines.append(f"  rejected: {_counts(rejected)}; see {out / 'rejected.jsonl'}")
+    lines += [f"  warning: {warning}" for warning in report["warnings"]]
     return "\n".join(lines)
+
+
+def missing_lengths(seconds: np.ndarray, text: np.ndarray) -> list[str]:
+    """Says which lengths the corpus lacks: a model learns no others than it has heard.
+
+    Args:
+      seconds: [N] of the utterances.
+      text: [N] tokens of their texts.
+
+    Returns:
+      One line for each range of lengths that fewer than RARE of the utterances have.
+    """
+    counts, _ = np.histogram(seconds, LENGTHS)
+    lacking = np.flatnonzero(counts < RARE * len(seconds))
+    ranges = np.split(lacking, np.flatnonzero(np.diff(lacking) > 1) + 1) if len(lacking) else []
+    lines = []
+    for places in ranges:
+        low, high = LENGTHS[places[0]], LENGTHS[places[-1] + 1]
+        cure = "add some, or such speech will fail"
+        if low == 0:
+            which, cure = f"shorter than {high:g} s", 'add some, or "Yes." will fail'
+        elif high == math.inf:
+            which = f"longer than {low:g} s"
+            cure = f"speak with max_text_tokens={max(1, int(np.quantile(text, LONGEST)))}"
+        else:
+            which = f"between {low:g} and {high:g} s"
+        count = int(counts[places].sum())
+        lines.append(f"{count} of {len(seconds):,} utterances are {which}: {cure}")
+    return lines
 
 
 def _counts(reasons: Mapping[str, int]) -> str:
