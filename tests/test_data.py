@@ -14,6 +14,8 @@ from train.data import shards
 from train.data.batch_plan import BatchPlan, Selection
 from train.data.batches import Batches, LoadBatch, ValidationBatches, open_plan
 from train.data.config import DataConfig
+from train.run import config
+from train.run.feed import check_mixes
 
 T2S = ("text", "codes", "features", "prompt_features", "speaker")
 S2M = ("codes", "mel", "prompt_codes", "prompt_features", "prompt_mel", "prompt_style")
@@ -200,6 +202,35 @@ def test_weights_are_shares_of_what_is_drawn():
     each = np.bincount(rows[rows >= 3000] - 3000)  # 12 epochs, but for what fills up
     assert each.min() >= 12
     assert each.max() <= 14
+
+
+def test_every_round_holds_the_stated_shares():
+    indexes = [synthetic(900, 9, 0), synthetic(300, 50, 1)]
+    cfg = t2s(("bulk", "many"), weights=(1.0, 3.0), budget=4000, round_size=400)
+    plan = BatchPlan(cfg, indexes)
+    for batches in rounds_of(plan, 6):
+        rows = np.concatenate([batch.rows for batch in batches])
+        assert np.mean(rows >= 900) == pytest.approx(0.75, abs=0.02)  # but for what fills up
+
+
+def test_a_resumed_stage_sees_the_batches_that_its_mix_gives(paths):
+    whole = Batches(open_plan(t2s(paths, weights=(1.0, 4.0))))
+    given = [next(whole) for _ in range(12)]
+    numbers = np.concatenate([batch["text"][:, 0] for batch in given])
+    assert np.mean(numbers >= 42) == pytest.approx(0.8, abs=0.1)
+    resumed = Batches(open_plan(t2s(paths, weights=(1.0, 4.0))), 7)
+    for want in given[7:]:
+        assert_equal(next(resumed), want)
+
+
+@pytest.mark.parametrize("mix", [(1.0,), (1.0, 2.0, 3.0), (1.0, -1.0), (0.0, 0), ("a", 1.0), ()])
+def test_a_mix_that_does_not_fit_the_data_sets_is_said_before_anything_trains(mix):
+    stages = tuple(config.ConfigDict({"mix": x}) for x in ((0.5, 1), mix))
+    run = config.ConfigDict({"data": {"paths": ("bulk", "many")}, "stages": stages})
+    with pytest.raises(InputError, match=r"stages\.1\.mix is .* of data\.paths \(bulk, many\)"):
+        check_mixes(run)
+    run.stages[1].mix = (0, 1.0)
+    check_mixes(run)
 
 
 def test_batches_fit_their_buckets_and_the_budget():

@@ -70,7 +70,7 @@ def stage(**changes: Any) -> Config:
     """Returns one stage; `changes` are of its keys, which include those of `Method`."""
     out = config.base_stage()
     with out.unlocked():
-        out.mix = (1.0,)  # weights of `data.paths`
+        out.mix = (1.0,)  # a weight for each of `data.paths`: shares of what is drawn
         for field in dataclasses.fields(Method):
             out[field.name] = field.default
     out.lock()

@@ -79,7 +79,7 @@ def stage(**changes: Any) -> Config:
     """Returns one stage; `changes` are of its keys."""
     out = config.base_stage()
     with out.unlocked():
-        out.mix = (1.0,)  # weights of `data.paths`
+        out.mix = (1.0,)  # a weight for each of `data.paths`: shares of what is drawn
         out.train = (r"s2m\..*",)
         out.objective = "velocity"  # or "mel": the same number by another name
         out.latent_probability = 0.5  # to add GPT latents (paper section 3.2); 0 = T2S not needed

@@ -70,7 +70,7 @@ def stage(**changes: Any) -> Config:
     """Returns one stage; `changes` are of its keys."""
     out = config.base_stage()
     with out.unlocked():
-        out.mix = (1.0,)  # weights of `data.paths`
+        out.mix = (1.0,)  # a weight for each of `data.paths`: shares of what is drawn
         out.zero_duration = 0.3  # probability to leave the duration out (paper section 3.1.1)
         out.text_loss = 0.0  # weight of predicting the text, too (0 in the paper)
         out.speaker_loss = 0.0  # alpha of equation 4; 0 = no classifier

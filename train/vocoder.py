@@ -83,7 +83,7 @@ def stage(**changes: Any) -> Config:
     """Returns one stage; `changes` are of its keys."""
     out = config.base_stage()
     with out.unlocked():
-        out.mix = (1.0,)  # weights of `data.paths`
+        out.mix = (1.0,)  # a weight for each of `data.paths`: shares of what is drawn
         out.adversarial = True  # with discriminators
         out.mel_weight = 15.0  # NVIDIA's, as the next
         out.feature_weight = 2.0

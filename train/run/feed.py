@@ -1,6 +1,7 @@
 """The data of a run: what of the corpus it reads, and batches for a stage."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from indextts2_jax import sharding
+from indextts2_jax.errors import InputError
 from train.data import shards
 from train.data.batch_plan import BatchPlan
 from train.data.batches import Batches, ValidationBatches, open_plan
@@ -77,6 +79,7 @@ class Feed:
         Raises:
           InputError: if there is no data, or it does not fit.
         """
+        check_mixes(run)
         values = run.data.to_dict()
         longest = values.pop("max_codes")
         cfg = DataConfig(
@@ -118,6 +121,29 @@ class Feed:
         chosen = np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int)
         records = Records(self.plan.shards)
         return [(records[pairs[i][0]], records[pairs[i][1]]) for i in chosen]
+
+
+def check_mixes(run: Config) -> None:
+    """Demands of every stage a weight for each data set, before the first of them trains.
+
+    Args:
+      run: the configuration.
+
+    Raises:
+      InputError: names the stage.
+    """
+    paths = run.data.paths
+    for number, stage in enumerate(run.stages):
+        weights = stage.mix
+        sound = len(weights) == len(paths) and all(
+            isinstance(w, int | float) and 0 <= w < math.inf for w in weights
+        )
+        if not sound or not sum(weights):
+            example = (1.0,) * len(paths)
+            raise InputError(
+                f"stages.{number}.mix is {weights}; want a weight for each of data.paths "
+                f"({', '.join(paths)}), none negative, not all 0, such as {example}"
+            )
 
 
 def _process() -> dict[str, int]:
