@@ -91,13 +91,14 @@ class IndexTTS2(Networks):
         features = self._features(audio_16k, "spk", trace)
         T = len(features)
         codes, embedding = programs.quantize(self.semantic_codec, *padded(features))
+        num_codes = -(-T // self.semantic_codec.downsample_scale)
         bank = fbank.kaldi_fbank(audio_16k)
         centered = bank - bank.mean(axis=0)
         style = programs.speaker_style(self.campplus, *padded(centered))
         speaker = Speaker(
             features=features,
-            codes=np.asarray(codes[0, :T]),
-            embedding=np.asarray(embedding[0, :T]),
+            codes=np.asarray(codes[0, :num_codes]),
+            embedding=np.asarray(embedding[0, :num_codes]),
             mel=mel.log_mel(audio, cfg),
             style=np.asarray(style[0]),
             emotion_features=self.emotion_features(voice, trace=trace),

@@ -424,6 +424,29 @@ def test_crops_of_a_prompt_agree_in_time(paths):
     assert len(starts) > 5
 
 
+def test_codes_of_25_hz_have_two_features_each(tmp_path):
+    rng = np.random.default_rng(0)
+    utterances = []
+    for number in range(12):
+        whole = utterance(number, f"s{number % 2}", rng)
+        takes = [dataclasses.replace(x, codes=x.codes[::2].copy()) for x in whole.takes]
+        for take in takes:
+            take.codes[:] = np.arange(len(take.codes))
+        utterances.append(dataclasses.replace(whole, takes=tuple(takes)))
+    rows = shards.write_shard(shards.shard_path(tmp_path, 0), utterances)
+    shards.Index.build(tmp_path, {}, [rows], 0.0116, features_per_code=2).save()
+    fields = (*T2S, "prompt_codes")
+    plan = open_plan(t2s((str(tmp_path),), fields=fields, prompt_codes=8, budget=100))
+    load = LoadBatch(plan)
+    for step in range(6):
+        batch = load(plan[step])
+        assert batch["features"].shape[1] == 2 * batch["codes"].shape[1]
+        assert batch["prompt_features"].shape[1] == 16
+        np.testing.assert_array_equal(-(-batch["feature_lengths"] // 2), batch["code_lengths"])
+        first = batch["prompt_features"][:, 0, 2]  # when it is
+        np.testing.assert_array_equal(first, 2 * batch["prompt_codes"][:, 0])
+
+
 def test_word_vectors_come_with_their_frames(paths):
     plan = open_plan(s2m(paths, fields=("mel", "word_vectors")))
     batch = LoadBatch(plan)(plan[0])

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 import soundfile
 
 from indextts2_jax.audio import mel, wav
+from indextts2_jax.checkpoint import demo
 from indextts2_jax.checkpoint.demo import random_checkpoint
 from indextts2_jax.errors import InputError
 from indextts2_jax.outputs import locked
@@ -119,7 +121,7 @@ def reader(checkpoint):
         mel=mel.MelConfig(),
         limits=Limits(),
         max_text=100,
-        max_codes=1815,
+        max_tokens=1815,
         speeds=0,
         seed=0,
     )
@@ -145,6 +147,23 @@ def test_a_prepared_utterance_is_what_the_pipeline_reads_of_a_prompt(prepared, r
         np.testing.assert_allclose(utterance.style, speaker.style, atol=1e-5)
         tokenizer = tts.tokenizer()
         assert utterance.text_ids.tolist() == tokenizer.ids(tokenizer.encode(utterance.text))
+
+
+@pytest.mark.slow
+def test_codes_of_25_hz_are_those_of_the_pipeline(rows, tmp_path, monkeypatch):
+    parts = demo.configs(demo.NUM_PIECES)
+    half = dataclasses.replace(parts["semantic_codec"], downsample_scale=2)
+    monkeypatch.setattr(demo, "configs", lambda _: {**parts, "semantic_codec": half})
+    checkpoint, out = demo.random_checkpoint(tmp_path / "checkpoint"), tmp_path / "data"
+    rows = [row for row in rows if row.id in ("ann/0", "ann/1")]
+    prepare.prepare(rows, checkpoint, out, OPTIONS, batch_seconds=BATCH_SECONDS)
+    tts, files = IndexTTS2(checkpoint), {row.id: row.audio for row in rows}
+    assert shards.Index.load(out).features_per_code == 2
+    for utterance in read_all(out):
+        speaker, take = tts.speaker(files[utterance.id]), utterance.takes[0]
+        assert len(take.codes) == -(-len(take.features) // 2) == len(speaker.embedding)
+        np.testing.assert_array_equal(take.codes, speaker.codes)
+        assert all(len(x.codes) == -(-len(x.features) // 2) for x in utterance.takes)
 
 
 def test_every_recording_has_its_takes_and_its_row(prepared, rows):
@@ -316,7 +335,7 @@ def test_what_is_left_of_short_inputs_rides_with_longer_ones():
 
 
 def test_speeds_depend_on_seed_and_name_and_keep_codes_in_bounds():
-    args = {"count": 2, "seconds": 3.0, "max_codes": 1815}
+    args = {"count": 2, "seconds": 3.0, "max_tokens": 1815}
     assert draw_speeds("a", 0, **args) == draw_speeds("a", 0, **args)
     assert draw_speeds("a", 0, **args) != draw_speeds("b", 0, **args)
     assert draw_speeds("a", 0, **args) != draw_speeds("a", 1, **args)

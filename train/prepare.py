@@ -109,18 +109,19 @@ def prepare(
     networks = Networks(checkpoint)
     settings = networks.settings
     t2s = settings.configs.get("t2s", T2SConfig.paper())  # encoders alone: what they are to train
-    if options.limits.max_seconds > (longest := t2s.max_codes * CODE_SECONDS):
-        raise InputError(f"T2S of {checkpoint} takes {longest:.1f} s at most (max_seconds)")
     encoded = features == FEATURES[0]
     made_with = (shards.fingerprints if encoded else shards.audio_fingerprints)(
         checkpoint, settings
     )
+    scale = settings.configs["semantic_codec"].downsample_scale if encoded else 1
+    if options.limits.max_seconds > (longest := t2s.max_codes * scale * CODE_SECONDS):
+        raise InputError(f"T2S of {checkpoint} takes {longest:.1f} s at most (max_seconds)")
     reader = RecordingReader(
         tokenizer=checkpoint / "tokenizer",
         mel=settings.mel,
         limits=options.limits,
         max_text=t2s.max_text_tokens,
-        max_codes=t2s.max_codes,
+        max_tokens=t2s.max_codes * scale,
         speeds=options.speeds,
         seed=options.seed,
         keep_audio=not encoded,
@@ -140,7 +141,7 @@ def prepare(
         if not all(_is_done(out, number) for number in numbers):
             return None
         notes = (json.loads(_notes_path(out, number).read_text()) for number in numbers)
-        return prepare_report.finish(out, notes, made_with, settings.mel)
+        return prepare_report.finish(out, notes, made_with, settings.mel, scale)
 
 
 def _make_shards(

@@ -1,6 +1,6 @@
 """The frozen encoders on batches: recordings -> utterances.
 
-    take input [T, 160] -> w2v-BERT -> standardised features [T, F] -> codec -> codes [T]
+    take input [T, 160] -> w2v-BERT -> standardised features [T, F] -> codec -> codes
     bank [B, 80]        -> CAMPPlus -> style [192]
 
 Inputs wait in queues by padded length, and a full queue is computed; padding changes nothing. At
@@ -66,11 +66,12 @@ class Encoders:
         )[0]  # [N, S, F]
         features = normalize(hidden, self._mean, self._variance)
         lengths = _batch([np.int32(len(take.features)) for take in inputs], 0, rows)
-        codes = np.asarray(programs.quantize(self._codec, features, lengths)[0])  # [N, S]
+        codes = np.asarray(programs.quantize(self._codec, features, lengths)[0])  # [N, S_code]
+        scale = self._codec.downsample_scale
         halves = np.asarray(features.astype(jnp.float16))
         # Copies: a view would keep the whole batch.
         return [
-            Take(take.speed, codes[i, :T].copy(), halves[i, :T].copy())
+            Take(take.speed, codes[i, : -(-T // scale)].copy(), halves[i, :T].copy())
             for i, (take, T) in enumerate(zip(inputs, lengths, strict=False))
         ]
 

@@ -124,7 +124,7 @@ class RecordingReader:
       mel: the spectrogram.
       limits: what is rejected.
       max_text: most text tokens.
-      max_codes: most semantic codes; bounds how slow another take can be.
+      max_tokens: most features of 20 ms; bounds how slow another take can be.
       speeds: takes at another speed, besides the recorded one.
       seed: of these speeds.
       keep_audio: keep the audio, and measure the prosody.
@@ -134,7 +134,7 @@ class RecordingReader:
     mel: mel.MelConfig
     limits: Limits
     max_text: int
-    max_codes: int
+    max_tokens: int
     speeds: int
     seed: int
     keep_audio: bool = False
@@ -165,7 +165,7 @@ class RecordingReader:
         audio_16k = self._to_16k(audio)
         bank = fbank.kaldi_fbank(audio_16k)
         takes = [TakeInput(1.0, *fbank.m4t_features(audio_16k))]
-        for speed in draw_speeds(row.id, self.seed, self.speeds, seconds, self.max_codes):
+        for speed in draw_speeds(row.id, self.seed, self.speeds, seconds, self.max_tokens):
             varied = change_speed(audio, speed, self.mel.sample_rate)
             takes.append(TakeInput(speed, *fbank.m4t_features(self._to_16k(varied))))
         samples = measured = None
@@ -289,21 +289,21 @@ def num_letters(text: str) -> int:
 
 
 def draw_speeds(
-    name: str, seed: int, count: int, seconds: float, max_codes: int
+    name: str, seed: int, count: int, seconds: float, max_tokens: int
 ) -> tuple[float, ...]:
-    """Draws speeds of an utterance from SPEEDS, where its codes stay within `max_codes`.
+    """Draws speeds of an utterance from SPEEDS, where its features stay within `max_tokens`.
 
     Args:
       name: of the utterance; decides on the draw together with the seed.
       seed: of all.
       count: how many.
       seconds: length of the recording.
-      max_codes: most codes.
+      max_tokens: most features.
     """
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
     draws = np.random.default_rng(list(digest)).random(count)
     slowest, fastest = SPEEDS
-    slowest = min(max(slowest, seconds / CODE_SECONDS / max_codes), fastest)
+    slowest = min(max(slowest, seconds / CODE_SECONDS / max_tokens), fastest)
     return tuple(round(float(slowest + draw * (fastest - slowest)), 4) for draw in draws)
 
 

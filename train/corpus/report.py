@@ -33,6 +33,7 @@ def finish(
     notes: Iterable[Mapping[str, Any]],
     made_with: Mapping[str, str],
     mel: MelConfig,
+    features_per_code: int = 1,
 ) -> dict[str, Any]:
     """Puts the shards together.
 
@@ -42,6 +43,7 @@ def finish(
         the same), `rejected`. Read once, and not kept.
       made_with: fingerprints.
       mel: the spectrogram.
+      features_per_code: of the codec.
 
     Returns:
       What `report.json` says.
@@ -63,7 +65,7 @@ def finish(
 
     path = out / "rejected.jsonl"
     with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
-        index = Index.build(out, made_with, shards(file), frame_seconds)
+        index = Index.build(out, made_with, shards(file), frame_seconds, features_per_code)
     reasons = dict(counter.most_common())
     if not len(index):
         raise InputError(f"nothing is left ({_counts(reasons)}); see {path}")

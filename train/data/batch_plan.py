@@ -129,6 +129,7 @@ class BatchPlan:
     Attributes:
       cfg: which batches.
       fingerprints: what the data were made with.
+      features_per_code: of the codec.
       speakers: names, `<data directory>/<speaker>`: nobody speaks in two data sets.
       shards: files of all data sets and their numbers of utterances, in order.
       buckets: from short to long.
@@ -147,6 +148,7 @@ class BatchPlan:
           InputError: if no batches can be made so.
         """
         self.cfg, self.fingerprints = cfg, indexes[0].fingerprints
+        self.features_per_code = indexes[0].features_per_code
         for path, index in zip(cfg.paths, indexes, strict=True):
             check_fingerprints(index.fingerprints, self.fingerprints, f"{cfg.paths[0]} and {path}")
         named = list(zip(cfg.paths, indexes, strict=True))
@@ -293,7 +295,7 @@ class BatchPlan:
         # Both ends of a crop are rounded to frames; see `train.data.LoadBatch`.
         cropped = frames * longest // np.maximum(codes, 1) + 1
         most = int(np.where(codes > longest, cropped, frames).max())
-        lengths = dict.fromkeys(("prompt_codes", "prompt_features"), longest)
+        lengths = {"prompt_codes": longest, "prompt_features": longest * self.features_per_code}
         lengths |= {"prompt_mel": round_up(most), "prompt_style": None}
         return {name: x for name, x in lengths.items() if name in self.cfg.fields}
 

@@ -18,7 +18,7 @@ from absl import flags
 
 from indextts2_jax.errors import InputError
 from train.data.batch_plan import BatchPlan, Selection
-from train.data.config import LENGTHS, TARGET_FIELDS, DataConfig
+from train.data.config import FEATURE_FIELDS, LENGTHS, TARGET_FIELDS, DataConfig
 from train.data.records import Records
 from train.data.shards import Index, Take, Utterance
 
@@ -46,6 +46,7 @@ class LoadBatch:
             )
         self._part = process, processes
         self._buckets, self._prompt_lengths = plan.buckets, plan.prompt_lengths
+        self._features_per_code = plan.features_per_code
         self._records = Records(plan.shards)
 
     def __call__(self, selection: Selection) -> dict[str, np.ndarray]:
@@ -64,7 +65,11 @@ class LoadBatch:
         size = len(selection.rows) // processes
         mine = selection.cut(selection.bucket, process * size, (process + 1) * size)
         bucket = self._buckets[selection.bucket]
-        lengths = {f: bucket.lengths[c] for f, c in TARGET_FIELDS.items() if f in self.cfg.fields}
+        lengths = {
+            f: bucket.lengths[c] * self._per_code(f)
+            for f, c in TARGET_FIELDS.items()
+            if f in self.cfg.fields
+        }
         if "word_vectors" in lengths:
             lengths["word_frames"] = lengths["word_vectors"]
         out: dict[str, np.ndarray] = {"weight": mine.weight}
@@ -80,6 +85,10 @@ class LoadBatch:
                 arrays = self._prompt(self._records[row], prompt_speed[b], place[b])
                 _put(out, size, b, arrays, self._prompt_lengths)
         return out
+
+    def _per_code(self, field: str) -> int:
+        """How many rows a field has for one of what its column counts."""
+        return self._features_per_code if field in FEATURE_FIELDS else 1
 
     def _target(self, utterance: Utterance, speed: float) -> dict[str, Any]:
         take = self._take(utterance, speed)
@@ -104,9 +113,13 @@ class LoadBatch:
         for name in loaded:
             if arrays[name] is None:
                 raise ValueError(f"it has no {name}")
-        length = min(len(arrays[name]) for name in loaded)
+        length = min(-(-len(arrays[name]) // self._per_code(name)) for name in loaded)
         start = int(place * (max(length - cfg.crop, 0) + 1))
-        return arrays | {name: arrays[name][start : start + cfg.crop] for name in loaded}
+        stop = start + cfg.crop
+        return arrays | {
+            name: arrays[name][start * k : stop * k]
+            for name, k in ((name, self._per_code(name)) for name in loaded)
+        }
 
     def _prompt(self, utterance: Utterance, speed: float, place: float) -> dict[str, Any]:
         """Cuts the same piece of time from all arrays of a prompt."""
@@ -114,10 +127,10 @@ class LoadBatch:
         T, M = len(take.codes), len(utterance.mel)
         length = min(T, self.cfg.prompt_codes)
         start = int(place * (T - length + 1))
-        stop = start + length
+        stop, k = start + length, self._features_per_code
         return {
             "prompt_codes": take.codes[start:stop],
-            "prompt_features": take.features[start:stop],
+            "prompt_features": take.features[start * k : stop * k],
             "prompt_mel": utterance.mel[start * M // T : stop * M // T],
             "prompt_style": utterance.style,
         }

@@ -20,6 +20,7 @@ TARGET_FIELDS = {
     "bank": "codes",
     "prosody": "codes",
 }
+FEATURE_FIELDS = ("features", "bank", "prosody", "prompt_features")  # a row for each 20 ms
 PROMPT_FIELDS = ("prompt_codes", "prompt_features", "prompt_mel", "prompt_style")
 FIELDS = (*TARGET_FIELDS, *PROMPT_FIELDS, "speaker")
 RECORDED_SPEED_ONLY = ("mel", "prompt_mel", "word_vectors", "audio", "bank", "prosody")

@@ -9,8 +9,8 @@
 `train.prepare --features fbank` writes the same without the encoders: `features` are then the
 input of w2v-BERT, `codes` are zeros, `style` is empty, and audio, bank and prosody are there.
 
-Dims: T 50 Hz frames or codes, F feature width, M mel frames, H samples of a mel frame, L text
-tokens, W words, E vector width.
+Dims: T 50 Hz frames, T_code codes (T of a codec of 50 Hz), F feature width, M mel frames, H samples
+of a mel frame, L text tokens, W words, E vector width.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ class Take:
 
     Attributes:
       speed: 1 = as it was recorded; 1.25 = a quarter faster, at the same pitch.
-      codes: [T] int32 semantic codes.
+      codes: [T_code] int32 semantic codes.
       features: [T, F] float16, the standardised w2v-BERT features that the conditioners read.
     """
 
@@ -194,6 +194,7 @@ class Index:
       shards: number of utterances of each shard file, in order.
       hours: of all utterances at the recorded speed.
       table: column (one of COLUMNS) -> [N] int32, N utterances in the order of the shards.
+      features_per_code: of the codec; 1 where there is none.
     """
 
     path: pathlib.Path
@@ -204,6 +205,7 @@ class Index:
     shards: tuple[int, ...]
     hours: float
     table: Mapping[str, np.ndarray]
+    features_per_code: int = 1
 
     def __len__(self) -> int:
         return sum(self.shards)
@@ -244,6 +246,7 @@ class Index:
         made_with: Mapping[str, str],
         shards: Iterable[Sequence[Mapping[str, Any]]],
         frame_seconds: float,
+        features_per_code: int = 1,
     ) -> "Index":
         """Puts the rows of all shards together.
 
@@ -252,6 +255,7 @@ class Index:
           made_with: from `fingerprints`.
           shards: per shard the `Utterance.row` of each of its records; not kept.
           frame_seconds: length of a mel frame.
+          features_per_code: of the codec.
         """
         # Names are numbered as they are found, and in the end as they are sorted.
         found: dict[str, dict[str, int]] = {"speaker": {}, "language": {}, "emotion": {}}
@@ -278,6 +282,7 @@ class Index:
             shards=tuple(sizes),
             hours=round(float(table["frames"].sum()) * frame_seconds / 3600, 4),
             table=table,
+            features_per_code=features_per_code,
         )
 
     def shard_paths(self) -> list[pathlib.Path]:

@@ -39,11 +39,14 @@ from train.run.writer import MetricsWriter, mel_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PROMPT_CODES = 750  # 15 s, as much as inference reads of a prompt
+PROMPT_FEATURES = 750  # 15 s, as much as inference reads of a prompt
 
 # What the trained part makes of a request (text of the utterance, voice of the prompt, emotion of
 # the utterance), and pictures beside the mel, by name.
 Speak = Callable[[IndexTTS2, Request, Utterance], tuple[Speech, Mapping[str, "Figure"]]]
+
+# (all arrays of a run, its writer, steps that are done) -> pictures, sounds, numbers.
+Look = Callable[[Mapping[str, jax.Array], MetricsWriter, int], None]
 
 
 @dataclasses.dataclass
@@ -144,11 +147,23 @@ class Samples:
         return spoken
 
 
+def looks(*of: Look | None) -> Look | None:
+    """One look at the weights that has several, in order; None if there is none."""
+    chosen = [look for look in of if look is not None]
+
+    def look(arrays: Mapping[str, jax.Array], writer: MetricsWriter, step: int) -> None:
+        for each in chosen:
+            each(arrays, writer, step)
+
+    return look if chosen else None
+
+
 def speaker_of(tts: IndexTTS2, utterance: Utterance) -> Speaker:
     """Makes the speaker of an utterance, of no more than inference reads of a prompt."""
     take = utterance.takes[0]
     T, M = len(take.codes), len(utterance.mel)
-    codes, features = take.codes[:PROMPT_CODES], take.features[:PROMPT_CODES].astype(np.float32)
+    features = take.features[:PROMPT_FEATURES].astype(np.float32)
+    codes = take.codes[: -(-len(features) // tts.semantic_codec.downsample_scale)]
     return Speaker(
         features=features,
         codes=codes,
