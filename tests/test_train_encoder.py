@@ -1,6 +1,7 @@
 """The trainer of the semantic encoder: units, what it learns, on several devices, resumed."""
 
 import csv
+import dataclasses
 import functools
 import json
 
@@ -153,6 +154,18 @@ def test_what_is_heard_plainly_is_the_encoder_alone():
     features, last = modules["w2v_bert"].hidden_states(batch["features"], mask, (1, 2))
     np.testing.assert_allclose(heard.features, normalize(features, 0, 1), atol=1e-5)
     np.testing.assert_allclose(heard.logits, modules["recognizer"](last), atol=1e-5)
+
+
+def test_codes_alone_are_heard_as_the_features_that_they_stand_for():
+    rng = np.random.default_rng(1)
+    mean, variance = rng.standard_normal((2, 24)).astype(np.float32)
+    own = dataclasses.replace(make_hearing(), mean=mean, variance=variance**2 + 0.5)
+    batch, modules, mask = make_batch(2), filled(), np.ones((2, 16), bool)
+    mask[1, 12:] = False
+    heard = own.hear(modules, batch["features"], mask, through=True)
+    logits = own.hear_codes(modules, heard.quantized.codes, heard.quantized.mask)
+    for row, length in enumerate((16, 12)):
+        np.testing.assert_allclose(logits[row, :length], heard.logits[row, :length], atol=1e-4)
 
 
 @functools.cache

@@ -131,6 +131,7 @@ def test_samples_are_spoken_and_change_nothing(whole, tmp_path, checkpoint, data
     assert {str(p.relative_to(folder)) for p in folder.rglob("*.*")} == {
         *(f"{step:08d}/0/{name}.png" for step in (4, 6) for name in ("mel", "attention")),
         *(f"{step:08d}/0/speech.wav" for step in (4, 6)),
+        *(f"{step:08d}/attention.png" for step in (4, 6)),
         "00000004/0/target.wav",
     }
     info = soundfile.info(folder / "00000004" / "0" / "target.wav")

@@ -35,13 +35,15 @@ from indextts2_jax.t2s.conditioner import ConditionerConfig
 from indextts2_jax.t2s.generate import DecodingRules
 from indextts2_jax.t2s.gpt import T2S, Prefix, T2SConfig
 from indextts2_jax.text.tokenize import Tokenizer
+from train.data.batch_plan import BatchPlan
 from train.data.shards import Utterance
 from train.objectives import adversary, alignment
+from train.recognition.reading import Reading
 from train.run import config, loop, lora
 from train.run.artifacts import Result
 from train.run.config import Config
 from train.run.feed import Feed, data_config
-from train.run.samples import Samples
+from train.run.samples import Samples, looks
 from train.run.start import Start
 from train.run.task import Batch, Module, Task, TrainingError
 
@@ -61,6 +63,8 @@ def default_config() -> Config:
         out.trainer = "t2s"
         out.duration_slots = ("pos(T)",)  # what says the number of codes, as many as `free_slots`
         out.speaker_classifier_width = 256
+        out.readings = 32  # validation utterances whose attention and error rates are measured
+        out.alarm_after = 500_000_000  # tokens after which no head follows the text; 0 = no alarm
         out.data = data_config(measure="codes", budget=16384)
         out.stages = (stage(),)
     return out
@@ -196,12 +200,10 @@ def _row_means(
     return (loss * valid).sum(axis=1) / count, (right * valid).sum(axis=1) / count
 
 
-@jax.jit
-def attention_maps(model: T2S, batch: Batch) -> jax.Array:
-    """Computes attention [K, B, N, T, L] of codes on texts of one length, without a duration."""
+def free_prefix(model: T2S, batch: Batch) -> Prefix:
+    """Embeds conditions and text of a batch without a told duration."""
     free = jnp.ones(batch["code_lengths"].shape, bool)
-    prefix = prefix_of(model, batch, emotion_of(model, batch), model.cfg.free_slots, free)
-    return alignment.text_attention(model, prefix, batch["codes"], batch["text"].shape[1])
+    return prefix_of(model, batch, emotion_of(model, batch), model.cfg.free_slots, free)
 
 
 def make_task(
@@ -323,7 +325,8 @@ def speak(
         "text_lengths": len(ids), "code_lengths": len(take.codes),
         "feature_lengths": len(take.features), "prompt_feature_lengths": len(prompt),
     }  # fmt: skip
-    maps = attention_maps(tts.t2s, {name: jnp.asarray(x)[None] for name, x in batch.items()})
+    arrays = {name: jnp.asarray(x)[None] for name, x in batch.items()}
+    maps = alignment.attention_maps(tts.t2s, arrays, free_prefix)
     pieces = [tts.tokenizer().decode([i]) for i in ids.tolist()]
     figure = alignment.attention_figure(np.asarray(maps[:, 0]), pieces)
     return tts.synthesize_batch([request])[0], {"attention": figure}
@@ -408,8 +411,18 @@ def setup(run: Config) -> loop.Setup:
         batches=feed.batches,
         validation=feed.validation,
         publish=functools.partial(result.publish, pathlib.Path(run.out) / "checkpoint"),
-        samples=Samples.of(run, result, feed, speak),
+        samples=looks(
+            Reading.of(run, result, feed, free_prefix, tokens_per_step(feed.plan, cfg)),
+            Samples.of(run, result, feed, speak),
+        ),
     )
+
+
+def tokens_per_step(plan: BatchPlan, cfg: T2SConfig) -> float:
+    """Counts the positions that a step trains, padding included; the mean of a round of the data."""
+    buckets = plan.summary()["buckets"]
+    sizes = [x["rows"] * (cfg.num_conditions + x["text"] + 3 + x["codes"]) for x in buckets]
+    return float(np.average(sizes, weights=[x["batches"] for x in buckets]))
 
 
 if __name__ == "__main__":

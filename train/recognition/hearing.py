@@ -186,11 +186,33 @@ class Hearing:
             quantized = quantize(modules["semantic_codec"], x, mask)
         if through:
             assert quantized is not None
-            scale = np.sqrt(self.variance)
-            hidden = (quantized.features * scale + self.mean).astype(hidden.dtype)
+            hidden = self._hidden(quantized.features).astype(hidden.dtype)
         last = encode(encoder, hidden, mask, slice(self.layer, None), remat)
         prosody = None if heads.prosody is None else heads.prosody(last)
         return Heard(x, heads(last), prosody, quantized)
+
+    def hear_codes(
+        self, modules: Mapping[str, Any], codes: jax.Array, mask: jax.Array
+    ) -> jax.Array:
+        """Reads codes alone.
+
+        Args:
+          modules: filled.
+          codes: [B, T_code] int32.
+          mask: [B, T_code] bool.
+
+        Returns:
+          [B, T, K] logits of the units.
+        """
+        codec: SemanticCodec = modules["semantic_codec"]
+        hidden = self._hidden(codec.decode(codec.embed(codes), mask))
+        mask = jnp.repeat(mask, codec.downsample_scale, axis=1)
+        last = encode(modules["w2v_bert"], hidden, mask, slice(self.layer, None), remat=False)
+        return modules["recognizer"](last)
+
+    def _hidden(self, features: jax.Array) -> jax.Array:
+        """The output of the layer that feeds the codec, of standardised features."""
+        return features * np.sqrt(self.variance) + self.mean
 
     def task(self, method: Method, *, remat: bool = False) -> Task:
         """Returns what a stage trains."""

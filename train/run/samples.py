@@ -148,7 +148,7 @@ class Samples:
 
 
 def looks(*of: Look | None) -> Look | None:
-    """One look at the weights that has several, in order; None if there is none."""
+    """Makes one look at the weights of several, in order; None if there is none."""
     chosen = [look for look in of if look is not None]
 
     def look(arrays: Mapping[str, jax.Array], writer: MetricsWriter, step: int) -> None:

@@ -19,6 +19,7 @@ import math
 import pathlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -124,9 +125,11 @@ class MetricsWriter:
         """
         if not self._on:
             return
-        figure.savefig(self._sample(step, f"{name}.png"), dpi=100)
-        if self._events is not None:
-            self._events.add_figure(name, figure, step, close=False)
+        with warnings.catch_warnings():  # of every ideograph, which Matplotlib's font lacks
+            warnings.filterwarnings("ignore", r"Glyph .* missing from")
+            figure.savefig(self._sample(step, f"{name}.png"), dpi=100)
+            if self._events is not None:
+                self._events.add_figure(name, figure, step, close=False)
 
     def audio(self, step: int, name: str, samples: np.ndarray, sample_rate: int) -> None:
         """Keeps a sound, as `samples/STEP/NAME.wav` and for TensorBoard.
