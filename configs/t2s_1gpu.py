@@ -23,5 +23,6 @@ def get_config() -> Config:
     run.accumulation = 2
     run.data.update(budget=6000, max_rows=32)
     run.workers = 4
+    run.alarm_after = 1_000_000  # the release reads from the beginning
     run.stages = (t2s.stage(steps=10_000, rate=1e-4, warmup=200, schedule="constant"),)
     return run
