@@ -419,7 +419,7 @@ def setup(run: Config) -> loop.Setup:
 
 
 def tokens_per_step(plan: BatchPlan, cfg: T2SConfig) -> float:
-    """Counts the positions that a step trains, padding included; the mean of a round of the data."""
+    """Counts the positions of a step, padding included; the mean of a round of the data."""
     buckets = plan.summary()["buckets"]
     sizes = [x["rows"] * (cfg.num_conditions + x["text"] + 3 + x["codes"]) for x in buckets]
     return float(np.average(sizes, weights=[x["batches"] for x in buckets]))

@@ -30,7 +30,7 @@ READS = 0.5  # monotonicity of the best head, above which a model is said to rea
 def text_attention(
     model: T2S, prefix: Prefix, codes: jax.Array, num_text: int
 ) -> Iterator[jax.Array]:
-    """Computes the attention of the state that predicts each code on each text token, layer by layer.
+    """Computes, layer by layer, the attention of the state that predicts each code on each token.
 
     Args:
       model: T2S.
@@ -95,7 +95,7 @@ def monotonicity(
 def attention_maps(
     model: T2S, batch: Mapping[str, jax.Array], prefix: Callable[..., Prefix]
 ) -> jax.Array:
-    """Stacks `text_attention` of all layers, [K, B, N, T, L]; `prefix` makes that of (model, batch)."""
+    """Stacks `text_attention` of all layers, [K, B, N, T, L]; `prefix` is of (model, batch)."""
     layers = text_attention(model, prefix(model, batch), batch["codes"], batch["text"].shape[1])
     return jnp.stack(list(layers))
 
