@@ -5,8 +5,8 @@ Data flow:   fbank [B, F, M] -> Head, 2-D convolutions that divide the bins by 8
                -> 3 x (dense block: W grows layer by layer; transition: W halves)
                -> mean and deviation over time -> style [B, E]
 
-Frozen: batch norms use their stored statistics. Everything is told the true lengths, so that a
-padded prompt gives the same style as the bare one.
+Batch norms use their stored statistics, but for training. Everything is told the true lengths, so
+that a padded prompt gives the same style as the bare one.
 
 Dims: B batch, F filter-bank frames, T frames after the tdnn, M mel bins, C channels, S segments,
 E style width.
@@ -24,6 +24,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from indextts2_jax.convert import CONV_1D, CONV_2D, POINTWISE, Rule, linear, norm, prefixed
+from indextts2_jax.nn.batch_norm import BatchNorm
 from indextts2_jax.nn.masking import length_mask, zero_padding
 
 SEGMENT = 100  # frames of a local context window
@@ -113,28 +114,6 @@ class CAMPPlusConfig:
         )
 
 
-class BatchNorm(nnx.Module):
-    """Torch's BatchNorm over the last axis in evaluation mode: it uses the stored statistics.
-
-    The statistics are not parameters: an optimizer leaves them alone.
-    """
-
-    def __init__(self, features: int, *, affine: bool = True):
-        self.scale = nnx.Param(jnp.ones(features)) if affine else None
-        self.bias = nnx.Param(jnp.zeros(features)) if affine else None
-        self.mean = nnx.BatchStat(jnp.zeros(features))
-        self.var = nnx.BatchStat(jnp.ones(features))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalizes [..., C]; float32 inside."""
-        # Not rsqrt, which XLA approximates on CPU: 50 layers of it cost a digit of the style.
-        scale = 1 / jnp.sqrt(self.var[...].astype(jnp.float32) + 1e-5)
-        if self.scale is not None:
-            scale = scale * self.scale[...]
-        y = (x - self.mean[...]) * scale
-        return (y if self.bias is None else y + self.bias[...]).astype(x.dtype)
-
-
 class ResidualBlock(nnx.Module):
     """Two 3 x 3 convolutions; `stride` divides the mel bins, never the frames."""
 
@@ -157,10 +136,10 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         """Maps x [B, M, F, C], mask [B, 1, F] to [B, M / stride, F, C], zero in the padding."""
-        y = zero_padding(jax.nn.relu(self.norm_1(self.conv_1(x))), mask)
-        y = self.norm_2(self.conv_2(y))
+        y = zero_padding(jax.nn.relu(self.norm_1(self.conv_1(x), mask)), mask)
+        y = self.norm_2(self.conv_2(y), mask)
         if self.shortcut_conv is not None and self.shortcut_norm is not None:
-            x = self.shortcut_norm(self.shortcut_conv(x))
+            x = self.shortcut_norm(self.shortcut_conv(x), mask)
         return zero_padding(jax.nn.relu(y + x), mask)
 
 
@@ -182,11 +161,11 @@ class Head(nnx.Module):
         B, F, _ = fbank.shape
         mask = None if mask is None else mask[:, None]  # [B, 1, F], of an image
         x = zero_padding(fbank.transpose(0, 2, 1)[..., None], mask)  # [B, M, F, 1]
-        x = zero_padding(jax.nn.relu(self.norm_1(self.conv_1(x))), mask)
+        x = zero_padding(jax.nn.relu(self.norm_1(self.conv_1(x), mask)), mask)
         for layer in self.layers:
             for block in layer:
                 x = block(x, mask)  # [B, M / 2, F, C], [B, M / 4, F, C]
-        x = zero_padding(jax.nn.relu(self.norm_2(self.conv_2(x))), mask)
+        x = zero_padding(jax.nn.relu(self.norm_2(self.conv_2(x), mask)), mask)
         return x.transpose(0, 2, 3, 1).reshape(B, F, -1)
 
 
@@ -213,8 +192,8 @@ class DenseLayer(nnx.Module):
     def __call__(self, x: jax.Array, lengths: jax.Array, mask: jax.Array | None) -> jax.Array:
         """Maps x [B, T, W] to the [B, T, growth] that is to be appended to it."""
         T = x.shape[1]
-        x = self.linear(jax.nn.relu(self.norm_1(x)))
-        x = zero_padding(jax.nn.relu(self.norm_2(x)), mask)
+        x = self.linear(jax.nn.relu(self.norm_1(x, mask)))
+        x = zero_padding(jax.nn.relu(self.norm_2(x, mask)), mask)
         # The gate is constant within a segment.
         gate = self.gate_2(jax.nn.relu(self.gate_1(_context(x, lengths))))
         return self.local(x) * jnp.repeat(jax.nn.sigmoid(gate), SEGMENT, axis=1)[:, :T]
@@ -256,9 +235,9 @@ class Transition(nnx.Module):
         self.norm = BatchNorm(features)
         self.linear = nnx.Linear(features, features // 2, use_bias=False, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, T, W] to [B, T, W / 2]."""
-        return self.linear(jax.nn.relu(self.norm(x)))
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """Maps x [B, T, W] to [B, T, W / 2]."""
+        return self.linear(jax.nn.relu(self.norm(x, mask)))
 
 
 class CAMPPlus(nnx.Module):
@@ -300,18 +279,19 @@ class CAMPPlus(nnx.Module):
         """
         mask = None if lengths is None else length_mask(lengths, fbank.shape[1])
         x = self.head(fbank.astype(self.tdnn.kernel.dtype), mask)
-        x = jax.nn.relu(self.tdnn_norm(self.tdnn(x)))  # [B, T, W]
+        x = self.tdnn(x)  # [B, T, W]
         B, T, _ = x.shape
         if lengths is None:
             lengths, mask = jnp.full(B, T), None
         else:
             lengths = (lengths + 1) // 2
             mask = length_mask(lengths, T)
+        x = jax.nn.relu(self.tdnn_norm(x, mask))
         for block, transition in zip(self.blocks, self.transitions, strict=True):
             for layer in block:
                 x = jnp.concatenate([x, layer(x, lengths, mask)], axis=-1)
-            x = transition(x)
-        x = jax.nn.relu(self.norm_out(x))
+            x = transition(x, mask)
+        x = jax.nn.relu(self.norm_out(x, mask))
         statistics = mean_and_deviation(x, lengths, mask)
         return self.style_norm(self.style(statistics).astype(jnp.float32))
 
