@@ -65,17 +65,17 @@ def make_step(task, stage, mesh, *, accumulation=1, adapters=None):
 
 def begin(step):
     """Frozen arrays and the first state of a step."""
-    places = {**step.frozen_shardings, **step.param_shardings}
+    places = {**step.frozen_shardings, **step.kept_shardings}
     arrays = jax.jit(lambda k: step.random(k, places), out_shardings=places)(jax.random.key(0))
     key = jax.random.key_data(jax.random.key(1))
-    params = {name: arrays[name] for name in step.param_shardings}
-    return {name: arrays[name] for name in step.frozen_shardings}, step.start(params, key)
+    kept = {name: arrays[name] for name in step.kept_shardings}
+    return {name: arrays[name] for name in step.frozen_shardings}, step.start(kept, key)
 
 
 def run(step, batch, steps=2):
     """Losses of some steps, the first frozen arrays and state (on the host), the last state."""
     frozen, state = begin(step)
-    first = {n: np.asarray(x) for n, x in {**frozen, **state.params}.items()}
+    first = {n: np.asarray(x) for n, x in {**frozen, **state.current}.items()}
     losses = []
     for _ in range(steps):
         state, metrics = step.train(state, frozen, to_devices(batch, step.mesh))

@@ -151,10 +151,10 @@ def random_batch(shapes: Batch) -> dict[str, np.ndarray]:
 
 def _begin(step: Step) -> tuple[dict[str, jax.Array], TrainState]:
     """Makes random frozen arrays, and the state before the first step."""
-    places = {**step.frozen_shardings, **step.param_shardings}
+    places = {**step.frozen_shardings, **step.kept_shardings}
     arrays = jax.jit(lambda key: step.random(key, places), out_shardings=places)(jax.random.key(0))
-    params = {name: arrays.pop(name) for name in step.param_shardings}
-    return arrays, step.start(params, jax.random.key_data(jax.random.key(1)))
+    kept = {name: arrays.pop(name) for name in step.kept_shardings}
+    return arrays, step.start(kept, jax.random.key_data(jax.random.key(1)))
 
 
 def _run(step: Step, state: TrainState, frozen: Arrays, batch: Batch, steps: int) -> TrainState:

@@ -31,7 +31,7 @@ def state_bytes(step: Step) -> dict[str, int]:
     """Counts bytes of a device that last from step to step."""
     state = step.abstract_state
     return {
-        "parameters": _held(state.params),
+        "parameters": _held(state.current),
         "optimizer": _held(state.optimizer),
         "average": _held(state.average),
         "frozen": _held(_abstract_frozen(step)),

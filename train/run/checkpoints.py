@@ -72,7 +72,7 @@ class Checkpoints:
                 assert values is not None
                 for damaged, reason in reasons.items():
                     self._set_aside(damaged, f"{reason}; going on from step {step}")
-                return TrainState(**{"average": None, **values})
+                return TrainState(**{"average": None, "statistics": None, **values})
             reasons.setdefault(step, "another process cannot read it")
         step, reason = next(iter(reasons.items()))
         raise CheckpointError(

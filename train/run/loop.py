@@ -167,16 +167,11 @@ def _run_stages(setup: Setup, out: pathlib.Path, stop: "Stop") -> None:
             if int(state.step) < stage.steps:
                 return
         last = number == len(run.stages) - 1
-        kept = _kept(state) if last else state.params
+        kept = state.kept if last else state.current
         learned |= step.learned(kept, frozen)
         arrays = step.merged(kept, frozen)
         begin += stage.steps
     setup.publish({**learned, **arrays})
-
-
-def _kept(state: TrainState) -> dict[str, jax.Array]:
-    """Returns the parameters that are published: averaged if the run averages."""
-    return state.params if state.average is None else state.average
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -224,11 +219,11 @@ class _Loop:
                 speed.pause()
             if self.setup.samples and (done % run.sample_every == 0 or done == steps):
                 self._check(waiting)
-                arrays = self.step.merged(_kept(state), frozen)
+                arrays = self.step.merged(state.kept, frozen)
                 self.setup.samples(arrays, self.writer, self.begin + done)
                 speed.pause()
             if self.best and self.best.improved(self.begin + done):
-                arrays = self.step.merged(_kept(state), frozen)
+                arrays = self.step.merged(state.kept, frozen)
                 self.setup.publish({**self.learned, **arrays}, suffix=BEST_SUFFIX)
                 speed.pause()
             stopped = self.stop.agreed(done)
@@ -266,13 +261,12 @@ class _Loop:
         frozen: Mapping[str, jax.Array],
         batches: Sequence[Mapping[str, np.ndarray]],
     ) -> None:
-        params = _kept(state)
         sums: dict[str, float] = {}
         rows = 0.0
         for number, rows_of in enumerate(batches):
             batch = to_devices(rows_of, self.setup.mesh)
             key = jax.random.fold_in(jax.random.key(0), number)
-            out = self.step.validate(params, frozen, batch, key)
+            out = self.step.validate(state.kept, frozen, batch, key)
             weight = float(jnp.sum(batch["weight"]))
             rows += weight
             for name, x in out.items():

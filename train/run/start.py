@@ -9,7 +9,7 @@ What the trained network begins as, by the key `init` (`Start.of`):
 
 What a stage begins with (`begin_stage`); of each array the first that has it:
 
-    1. resume        the stage's own checkpoint: trained arrays, optimizer, average, step and key
+    1. resume        the stage's own checkpoint: trained arrays, statistics, optimizer, average, step, key
     2. stages        what earlier stages of the run have learned
     3. start         what the trainer reads: the trained network as above, others of `checkpoint`
     4. random        values by `seed`: new networks, heads that no checkpoint has, adapters
@@ -127,7 +127,7 @@ def begin_stage(
     resumes = checkpoints.latest is not None
     places = dict(step.frozen_shardings)
     if not resumes:
-        places |= step.param_shardings
+        places |= step.kept_shardings
     have = {name: learned[name] for name in places if name in learned}
     have |= initial({n: s for n, s in places.items() if n not in have})
     new = {n: s for n, s in places.items() if n not in have}
@@ -138,5 +138,5 @@ def begin_stage(
     if resumes:
         return checkpoints.restore(step.abstract_state), frozen
     key = jax.random.fold_in(jax.random.key(seed), number)
-    params = {name: have[name] for name in step.param_shardings}
-    return step.start(params, jax.random.key_data(key)), frozen
+    kept = {name: have[name] for name in step.kept_shardings}
+    return step.start(kept, jax.random.key_data(key)), frozen

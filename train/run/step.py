@@ -5,6 +5,10 @@
 
 Everything random derives from (seed, step): a run that is resumed goes on as if nothing had been.
 
+Batch normalisation measures the whole batch of all devices, so that sharded equals single. With
+`accumulation` each part is normalised by itself, and the statistics move once a step, to the mean
+of what the parts say: the loss is that of smaller batches.
+
 Dims: B rows of a batch, A parts of it (accumulation).
 """
 
@@ -42,8 +46,19 @@ class TrainState:
     step: jax.Array  # [] int32, steps of this stage that are done
     params: dict[str, jax.Array]  # float32, what is trained
     optimizer: Any
-    average: dict[str, jax.Array] | None  # of params, if `ema` is on
+    statistics: dict[str, jax.Array] | None  # float32, of batches, if the task has any
+    average: dict[str, jax.Array] | None  # of params and statistics, if `ema` is on
     key: jax.Array  # [2] uint32, data of the key that all randomness of the stage derives from
+
+    @property
+    def current(self) -> dict[str, jax.Array]:
+        """Parameters and statistics, not averaged."""
+        return self.params | (self.statistics or {})
+
+    @property
+    def kept(self) -> dict[str, jax.Array]:
+        """What is looked at and published: averaged if the run averages."""
+        return self.current if self.average is None else self.average
 
 
 def schedule(stage: Config) -> optax.Schedule:
@@ -189,6 +204,17 @@ class Step:
         return shardings(shapes, self.task.rules, self.mesh)
 
     @functools.cached_property
+    def kept_shardings(self) -> dict[str, NamedSharding]:
+        """Of the trained parameters and the statistics: what a step changes, and what is kept."""
+        return shardings(self._kept_shapes, self.task.rules, self.mesh)
+
+    @functools.cached_property
+    def _kept_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        own = {n: self.task.shapes[n] for n in self.task.statistics}
+        shapes = {n: jax.ShapeDtypeStruct(x, jnp.float32) for n, x in own.items()}
+        return self._trained_shapes | shapes
+
+    @functools.cached_property
     def _trained_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         shapes = dict(self.task.shapes)
         if self.partition.adapters is not None:
@@ -196,24 +222,31 @@ class Step:
             shapes |= lora.adapter_shapes(frozen, self.partition.adapters)
         return {n: jax.ShapeDtypeStruct(shapes[n], jnp.float32) for n in self.partition.trained}
 
-    def _start(self, params: dict[str, jax.Array], key: jax.Array) -> TrainState:
-        average = jax.tree.map(jnp.copy, params) if self.ema else None
-        return TrainState(jnp.int32(0), params, self.tx.init(params), average, key)
+    def _start(self, kept: dict[str, jax.Array], key: jax.Array) -> TrainState:
+        average = jax.tree.map(jnp.copy, kept) if self.ema else None
+        params = {name: kept[name] for name in self._trained_shapes}
+        statistics = {name: kept[name] for name in self.task.statistics} or None
+        return TrainState(jnp.int32(0), params, self.tx.init(params), statistics, average, key)
 
     @functools.cached_property
     def abstract_state(self) -> TrainState:
         """The state with shapes and shardings in place of arrays."""
         key = jax.ShapeDtypeStruct((2,), jnp.uint32)
-        state = jax.eval_shape(self._start, self._trained_shapes, key)
-        places = state_shardings(state, self.param_shardings, self.mesh)
+        state = jax.eval_shape(self._start, self._kept_shapes, key)
+        places = state_shardings(state, self.kept_shardings, self.mesh)
         return jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, places
         )
 
-    def start(self, params: Arrays, key: jax.Array) -> TrainState:
-        """Makes the state before the first step, every array where it will lie."""
+    def start(self, kept: Arrays, key: jax.Array) -> TrainState:
+        """Makes the state before the first step, every array where it will lie.
+
+        Args:
+          kept: the trained parameters and the statistics.
+          key: data of the key of the stage.
+        """
         places = jax.tree.map(lambda x: x.sharding, self.abstract_state)
-        return jax.jit(self._start, out_shardings=places)(dict(params), key)
+        return jax.jit(self._start, out_shardings=places)(dict(kept), key)
 
     def random(self, key: jax.Array, names: Iterable[str]) -> dict[str, jax.Array]:
         """Draws initial values of parameters and adapters; to be jitted with output shardings."""
@@ -225,32 +258,37 @@ class Step:
             out |= {name: x for name, x in adapters.items() if name in names}
         return out
 
-    def merged(self, params: Arrays, frozen: Arrays) -> dict[str, Any]:
+    def merged(self, kept: Arrays, frozen: Arrays) -> dict[str, Any]:
         """Returns all arrays of the task, adapters added to their kernels."""
-        arrays = {**frozen, **params}
+        arrays = {**frozen, **kept}
         adapters = self.partition.adapters
         return arrays if adapters is None else lora.merge(arrays, adapters)
 
-    def learned(self, params: Arrays, frozen: Arrays) -> dict[str, Any]:
+    def learned(self, kept: Arrays, frozen: Arrays) -> dict[str, Any]:
         """Returns what the stage has changed, adapters added to their kernels."""
         names = {n.removesuffix(lora.A).removesuffix(lora.B) for n in self.partition.trained}
-        return {name: x for name, x in self.merged(params, frozen).items() if name in names}
+        names |= set(self.task.statistics)
+        return {name: x for name, x in self.merged(kept, frozen).items() if name in names}
 
-    def weights(self, params: Arrays, frozen: Arrays) -> dict[str, jax.Array]:
+    def weights(self, kept: Arrays, frozen: Arrays) -> dict[str, jax.Array]:
         """Returns all arrays of the task in the dtype of computation."""
         return {
             name: x if name in self.task.tables else x.astype(self.dtype)
-            for name, x in self.merged(params, frozen).items()
+            for name, x in self.merged(kept, frozen).items()
         }
 
     def _rows(
         self, params: Arrays, frozen: Arrays, batch: Batch, *, draws: Any, key: Any, progress: Any
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Loss of a part of a batch, as a sum over its rows times their shares of the whole."""
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
+        """Computes the loss of a part of a batch: a sum over its rows times their shares of all.
+
+        Beside it metrics, likewise, and the statistics, which are among the frozen, as they move.
+        """
         modules = self.task.fill(self.weights(params, frozen))
         losses, metrics = self.task.loss(modules, batch, draws, key, progress)
         share = batch["share"]
-        return jnp.dot(losses, share), {name: jnp.dot(x, share) for name, x in metrics.items()}
+        metrics = {name: jnp.dot(x, share) for name, x in metrics.items()}
+        return jnp.dot(losses, share), (metrics, self.task.moved_statistics(modules))
 
     def _parts(self, tree: Any) -> Any:
         """Splits [B, ...] into [A, B / A, ...]; every device keeps its rows."""
@@ -264,17 +302,17 @@ class Step:
 
     def gradients(
         self, params: Arrays, frozen: Arrays, batch: Batch, key: jax.Array, progress: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
-        """Loss, metrics and gradients of a batch, computed in `accumulation` parts."""
+    ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array], dict[str, jax.Array]]:
+        """Loss, metrics, gradients and moved statistics of a batch, in `accumulation` parts."""
         draw_key, dropout_key = jax.random.split(key)
         draws = self.task.draw(draw_key, batch)
         batch = {**batch, "share": batch["weight"] / jnp.maximum(batch["weight"].sum(), 1e-9)}
         compute = jax.value_and_grad(self._rows, has_aux=True)
         if self.accumulation == 1:
-            (loss, metrics), grads = compute(
+            (loss, (metrics, moved)), grads = compute(
                 params, frozen, batch, draws=draws, key=dropout_key, progress=progress
             )
-            return loss, metrics, grads
+            return loss, metrics, grads, moved
 
         def one(part: Any) -> Any:
             number, batch, draws = part
@@ -287,23 +325,24 @@ class Step:
         parts = (jnp.arange(self.accumulation), self._parts(batch), self._parts(draws))
         first = jax.tree.map(lambda x: x[0], parts)
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first))
-        ((loss, metrics), grads), _ = jax.lax.scan(add, zero, parts)
-        return loss, metrics, grads
+        ((loss, (metrics, moved)), grads), _ = jax.lax.scan(add, zero, parts)
+        return loss, metrics, grads, {n: x / self.accumulation for n, x in moved.items()}
 
     def _train(
         self, state: TrainState, frozen: Arrays, batch: Batch
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         progress = state.step / self.num_steps
-        loss, metrics, grads = self.gradients(state.params, frozen, batch, key, progress)
+        arrays = {**frozen, **(state.statistics or {})}
+        loss, metrics, grads, moved = self.gradients(state.params, arrays, batch, key, progress)
         norm = optax.tree.norm(grads)
         updates, opt = self.tx.update(grads, state.optimizer, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         average: Any = state.average
         if average is not None:
-            average = optax.incremental_update(params, average, 1 - self.ema)
+            average = optax.incremental_update(params | moved, average, 1 - self.ema)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        new = TrainState(state.step + 1, params, opt, average, state.key)
+        new = TrainState(state.step + 1, params, opt, moved or None, average, state.key)
         # A step that went wrong changes nothing, so that what is saved afterwards is sound.
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         metrics = {"loss": loss, **metrics, "gradient_norm": norm, "rate": self.rate(state.step)}
@@ -324,21 +363,21 @@ class Step:
 
     @functools.cached_property
     def validate(self) -> Callable[[Arrays, Arrays, Batch, jax.Array], Any]:
-        """Jitted (params, frozen, batch, key) -> metrics: no dropout, draws of `key`."""
+        """Jitted (kept, frozen, batch, key) -> metrics: no dropout, draws of `key`."""
 
-        def run(params: Arrays, frozen: Arrays, batch: Batch, key: jax.Array) -> Any:
+        def run(kept: Arrays, frozen: Arrays, batch: Batch, key: jax.Array) -> Any:
             share = batch["weight"] / jnp.maximum(batch["weight"].sum(), 1e-9)
             draws = self.task.draw(key, batch)
             batch = {**batch, "share": share}
-            loss, metrics = self._rows(
-                params, frozen, batch, draws=draws, key=None, progress=jnp.float32(1)
+            loss, (metrics, _) = self._rows(
+                kept, frozen, batch, draws=draws, key=None, progress=jnp.float32(1)
             )
             return {"loss": loss, **metrics}
 
         return jax.jit(
             run,
             in_shardings=(
-                self.param_shardings, self.frozen_shardings, batch_sharding(self.mesh),
+                self.kept_shardings, self.frozen_shardings, batch_sharding(self.mesh),
                 replicated(self.mesh),
             ),
             out_shardings=replicated(self.mesh),

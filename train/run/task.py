@@ -3,6 +3,9 @@
     Task       modules, sharding rules, random draws, a loss per row
     Partition  which parameters learn in this stage, which are frozen, which are adapters (LoRA)
 
+Statistics that a network measures while it learns (batch normalisation) are neither: a pass over a
+batch moves them, if the loss puts the module into training mode.
+
 Parameters are flat dicts, `<module>.<name>` -> array, so that sharding, freezing, weight decay and
 LoRA are matters of names. A stage saves what it trains; the next one starts from that.
 
@@ -20,6 +23,7 @@ from flax import nnx
 
 from indextts2_jax.errors import InputError
 from indextts2_jax.nn import pytree
+from indextts2_jax.nn.batch_norm import RunningStatistic
 from indextts2_jax.sharding import (
     Rules,
     prefixed,
@@ -62,8 +66,9 @@ class Task:
       draw: draw(key, batch) -> pytree of arrays [B, ...], the random choices of a step. Drawn for
         the whole batch, so that they do not depend on how it is computed.
       loss: loss(modules, batch, draws, key, progress) -> ([B] losses, {name: [B] metrics}).
-        `modules` are filled with weights in the dtype of computation; `key` is for dropout, None in
-        validation; `progress` is the share of the stage that is done, 0 .. 1.
+        `modules` are filled with weights in the dtype of computation, and are in evaluation mode;
+        `key` is for dropout, None in validation; `progress` is the share of the stage that is done,
+        0 .. 1.
       tokens: tokens(batch) -> number of positions that the step computes, padding included.
       flops: flops(batch) -> floating point operations of the step, forward and backward.
       heads: beginnings of names of parameters that no release has; LoRA trains them whole.
@@ -88,6 +93,15 @@ class Task:
         """Names of arrays that are no weights: never trained, always float32."""
         return frozenset(self._flat(lambda m: pytree.params(m, nnx.BatchStat)))
 
+    @functools.cached_property
+    def statistics(self) -> tuple[str, ...]:
+        """Names of those tables that a pass over a batch moves."""
+        return tuple(self._flat(lambda m: pytree.params(m, RunningStatistic)))
+
+    def moved_statistics(self, modules: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """The statistics of modules that have seen a batch."""
+        return self._flat_of(modules, lambda m: pytree.params(m, RunningStatistic))
+
     @property
     def rules(self) -> Rules:
         """Sharding rules of all modules, and of their adapters."""
@@ -95,11 +109,13 @@ class Task:
         return (*lora.sharding_rules(own), *own)
 
     def _flat(self, of: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
-        return {
-            f"{prefix}.{name}": x
-            for prefix, module in self.modules.items()
-            for name, x in of(module.abstract).items()
-        }
+        return self._flat_of({name: m.abstract for name, m in self.modules.items()}, of)
+
+    @staticmethod
+    def _flat_of(
+        modules: Mapping[str, Any], of: Callable[[Any], Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        return {f"{name}.{n}": x for name, m in modules.items() for n, x in of(m).items()}
 
     def random(self, key: jax.Array, names: Iterable[str]) -> dict[str, jax.Array]:
         """Draws initial values of the named arrays; to be jitted with output shardings."""
@@ -126,7 +142,7 @@ class Partition:
 
     Attributes:
       trained: names of the arrays that learn; with LoRA those of the adapters.
-      frozen: names of all others of the task.
+      frozen: names of all others of the task, but for its moving statistics.
       adapters: those of LoRA, or None.
     """
 
@@ -156,5 +172,6 @@ class Partition:
             chosen = [*kernels, *heads]
         if not chosen:
             raise InputError(f"stage {stage.name}: nothing is left to train")
-        frozen = tuple(name for name in task.shapes if name not in set(chosen))
+        moving = {*chosen, *task.statistics}
+        frozen = tuple(name for name in task.shapes if name not in moving)
         return cls(tuple(chosen), frozen, adapters)
