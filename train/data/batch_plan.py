@@ -131,6 +131,7 @@ class BatchPlan:
       fingerprints: what the data were made with.
       features_per_code: of the codec.
       speakers: names, `<data directory>/<speaker>`: nobody speaks in two data sets.
+      trained: [speakers] bool, of whom something is trained.
       shards: files of all data sets and their numbers of utterances, in order.
       buckets: from short to long.
       prompt_lengths: field of a prompt -> the longest, to which it is padded; None = as it is.
@@ -169,13 +170,17 @@ class BatchPlan:
                 table[column] = np.minimum(table[column], cfg.crop)
 
         usable, self._left_out = self._usable(table)
-        held_out = self._hold_out(usable)
-        training = usable & ~held_out
+        names = [name for x in indexes for name in x.speakers]
+        apart = np.array([cfg.holds_out(name) for name in names], bool)[self._speaker]
+        held_out = self._hold_out(usable, apart)
+        training = usable & ~held_out & ~apart
+        self.trained = np.bincount(self._speaker[training], minlength=len(names)) > 0
         self._own = [np.flatnonzero(training[s]).astype(np.int32) + s.start for s in self._sets()]
         self._weights = self._normalized_weights()
         self._round_size = min(cfg.round_size, int(training.sum()))
-        self._prompts = _Prompts(self._speaker, training)
-        self.prompt_lengths = self._prompt_lengths(table, training)
+        may_prompt = usable & ~held_out
+        self._prompts = _Prompts(self._speaker, may_prompt)
+        self.prompt_lengths = self._prompt_lengths(table, may_prompt)
 
         varied = {**table, "codes": table["varied_codes"]}
         self.buckets = self._make_buckets(table, varied, usable)
@@ -258,9 +263,14 @@ class BatchPlan:
             "alone_of_their_speaker": int(alone.sum()),
         }
 
-    def _hold_out(self, usable: np.ndarray) -> np.ndarray:
-        """Chooses utterances [N] for validation: the same ones in every run, stage and mix."""
+    def _hold_out(self, usable: np.ndarray, apart: np.ndarray) -> np.ndarray:
+        """Chooses utterances [N] for validation: the same ones in every run, stage and mix.
+
+        Of speakers who are held out (`apart` [N]), if there are any.
+        """
         held_out = np.zeros(len(usable), bool)
+        if apart.any():
+            usable = usable & apart
         for path, part in zip(self.cfg.paths, self._sets(), strict=True):
             key = np.random.default_rng([_HELD_OUT]).random(part.stop - part.start)
             rows = np.flatnonzero(usable[part])

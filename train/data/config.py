@@ -5,6 +5,8 @@
 
 import dataclasses
 import math
+import re
+import zlib
 from typing import Any
 
 from indextts2_jax.errors import InputError
@@ -59,6 +61,9 @@ class DataConfig:
       max_codes: longer utterances, at any speed that is drawn, are left out. 0 = no limit.
       max_text: longest text in tokens, as above.
       validation: utterances of each data set that are kept from training.
+      held_out: regexes of names of speakers of whom nothing is trained; validation utterances are
+        then of these alone.
+      held_out_share: of all speakers, held out as well; a digest of the name decides.
       seed: of all that is drawn, but for validation.
       round_size: utterances of a round; at most as many as there are.
       ladder_ratio: between the lengths of one bucket and the next.
@@ -78,6 +83,8 @@ class DataConfig:
     max_codes: int = 0
     max_text: int = 0
     validation: int = 0
+    held_out: tuple[str, ...] = ()
+    held_out_share: float = 0.0
     seed: int = 0
     round_size: int = 1 << 16
     ladder_ratio: float = 1.25
@@ -99,6 +106,7 @@ class DataConfig:
         _demand(
             0 <= self.speed_probability <= 1, "speed_probability", self.speed_probability, "0-1"
         )
+        _demand(0 <= self.held_out_share < 1, "held_out_share", self.held_out_share, "0 to 1")
         _demand(self.ladder_ratio > 1, "ladder_ratio", self.ladder_ratio, "more than 1")
         if self.speed_probability and (recorded := set(self.fields) & set(RECORDED_SPEED_ONLY)):
             only = f"0, since {', '.join(sorted(recorded))} is of the recorded speed"
@@ -107,6 +115,12 @@ class DataConfig:
         if self.crop and (whole := set(self.columns) - {self.measure}):
             fields = [f for f in self.fields if TARGET_FIELDS.get(f) in whole]
             _demand(False, "crop", self.crop, f"0, since {', '.join(fields)} cannot be cropped")
+
+    def holds_out(self, speaker: str) -> bool:
+        """Whether nothing of a speaker is trained, in whatever data set."""
+        if any(re.fullmatch(pattern, speaker) for pattern in self.held_out):
+            return True
+        return zlib.crc32(speaker.encode()) < self.held_out_share * 2**32
 
     @property
     def has_prompts(self) -> bool:
