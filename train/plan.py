@@ -65,7 +65,7 @@ from train.run.task import Batch
 HOURS = 55_000.0  # corpus of the paper
 EFFICIENCY = 0.4  # share of the peak FLOP/s (MFU)
 USABLE = 0.9  # of a device's memory; the rest is the runtime's, and XLA's scratch space
-_MEASURED = ("codes", "tokens", "mel")  # the field whose length is a row's
+_MEASURED = ("codes", "tokens", "mel", "features", "bank")  # the field whose length is a row's
 PREALLOCATED = 0.75  # what JAX takes of a GPU unless it is told otherwise
 
 
@@ -93,8 +93,8 @@ class Plan:
     """What a stage of a run needs; bytes are those of one device.
 
     Attributes:
-      trainer: "t2s", "s2m", "vocoder" or "emotion"; of the vocoder `codes` are mel frames, of the
-        emotion model tokens, and hours say nothing of it.
+      trainer: a key of `train.estimate.inputs.INPUTS`; of the vocoder `codes` are mel frames, of
+        the emotion model tokens, and hours say nothing of it; of encoder and speaker encoder 20 ms.
       stage: its name.
       mesh: axis -> size.
       device_kind: of the devices, "" if it is left open.

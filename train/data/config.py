@@ -117,7 +117,7 @@ class DataConfig:
             _demand(False, "crop", self.crop, f"0, since {', '.join(fields)} cannot be cropped")
 
     def holds_out(self, speaker: str) -> bool:
-        """Whether nothing of a speaker is trained, in whatever data set."""
+        """Tells whether nothing of a speaker is trained, in whatever data set."""
         if any(re.fullmatch(pattern, speaker) for pattern in self.held_out):
             return True
         return zlib.crc32(speaker.encode()) < self.held_out_share * 2**32

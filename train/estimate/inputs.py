@@ -20,11 +20,12 @@ from indextts2_jax.audio.mel import MelConfig
 from indextts2_jax.emotion.qwen3 import Qwen3Config
 from indextts2_jax.emotion.text_to_emotion import EmotionSet
 from indextts2_jax.errors import InputError
+from indextts2_jax.prompt.campplus import CAMPPlusConfig
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
 from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.t2s.gpt import T2SConfig
 from indextts2_jax.vocoder.bigvgan import BigVGANConfig
-from train import emotion, encoder, s2m, t2s, vocoder
+from train import emotion, encoder, s2m, speaker, t2s, vocoder
 from train.data.batch_plan import round_up, rows_within
 from train.data.config import LENGTHS
 from train.objectives.adversary import SpeakerClassifierConfig
@@ -44,7 +45,7 @@ TEXT_PER_S = 5.0  # text tokens of a second of speech
 WORDS_PER_S = 3.0
 PROMPT_TOKENS = 64  # of a sentence in its chat, for the emotion model
 ANSWER_TOKENS = 96  # of its answer
-NUM_SPEAKERS = 10_000  # of a corpus; decides the size of the speaker classifier alone
+NUM_SPEAKERS = 10_000  # of a corpus; decides the size of speaker classifiers alone
 
 # Of the fields that are no integers.
 _DTYPES = {
@@ -235,8 +236,39 @@ def encoder_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
     return Inputs(task, batch(longest), batch(min(longest, TYPICAL_S)))
 
 
+def speaker_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
+    """Does the same for `train.speaker`; every batch is of pieces of `data.crop` rows.
+
+    Raises:
+      InputError: if no length of the pieces is given.
+    """
+    start, data = _start(run), run.data
+    if start is None:
+        cfg = config.architecture(CAMPPlusConfig, run.model)
+    else:
+        cfg = speaker.speaker_config(run, start)
+    if not data.crop or not data.budget:
+        raise InputError("data.crop and data.budget are not given; they decide a batch")
+    classes = speaker.classes_of([True] * NUM_SPEAKERS)
+    pieces = speaker.Pieces(classes, tuple(run.speeds), run.shortest)
+    length = round_up(data.crop)
+    rows = rows_within(data.budget, length, data.max_rows, rows_multiple)
+    batch = {
+        "bank": jax.ShapeDtypeStruct((rows, length, speaker.PAIR * cfg.feat_dim), jnp.float16),
+        "bank_lengths": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        "speaker": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        "weight": jax.ShapeDtypeStruct((rows,), jnp.float32),
+    }
+
+    def task(remat: bool) -> Task:
+        return speaker.make_task(cfg, pieces, speaker.Method.of(stage))
+
+    return Inputs(task, batch, batch)
+
+
 INPUTS = {
     "encoder": encoder_inputs,
+    "speaker": speaker_inputs,
     "t2s": t2s_inputs,
     "s2m": s2m_inputs,
     "vocoder": vocoder_inputs,

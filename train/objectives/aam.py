@@ -28,12 +28,12 @@ class Prototypes(nnx.Module):
         self.embedding = nnx.Param(draw / math.sqrt(width))
 
     def __call__(self, embeddings: jax.Array) -> jax.Array:
-        """Cosines [B, K] float32 between embeddings [B, E] and all prototypes."""
+        """Returns cosines [B, K] float32 between embeddings [B, E] and all prototypes."""
         return unit(embeddings) @ unit(self.embedding[...]).T
 
 
 def unit(x: jax.Array) -> jax.Array:
-    """Vectors [..., E] of length 1, float32."""
+    """Scales vectors [..., E] to length 1, float32."""
     x = x.astype(jnp.float32)
     return x / jnp.sqrt(jnp.maximum(jnp.sum(x**2, axis=-1, keepdims=True), _LEAST))
 
@@ -41,7 +41,7 @@ def unit(x: jax.Array) -> jax.Array:
 def margin_losses(
     cosines: jax.Array, labels: jax.Array, margin: jax.Array | float, scale: float
 ) -> jax.Array:
-    """Cross-entropy where the own speaker has to be nearer by a margin.
+    """Computes the cross-entropy where the own speaker has to be nearer by a margin.
 
     Args:
       cosines: [B, K].
@@ -64,7 +64,7 @@ def margin_losses(
 
 
 def margin_at(progress: jax.Array, margin: float, begin: float, end: float) -> jax.Array:
-    """The margin of a step: 0 until `begin`, then a line to `margin` at `end` (shares of a stage).
+    """Returns the margin of a step: 0 until `begin`, rising to `margin` at `end` (both shares).
 
     With a margin from the first step on, networks from nothing may not begin to learn.
     """

@@ -46,7 +46,7 @@ class Errors:
 
     @classmethod
     def of(cls, scores: np.ndarray, same: np.ndarray) -> "Errors":
-        """Those of scores [P], of which `same` [P] are of one speaker.
+        """Counts those of scores [P], of which `same` [P] are of one speaker.
 
         Raises:
           ValueError: if there are no pairs of one speaker, or none of two.
@@ -62,14 +62,14 @@ class Errors:
 
     @property
     def equal_rate(self) -> float:
-        """The equal error rate: where as many are missed as are falsely accepted."""
+        """Returns the equal error rate: where as many are missed as are falsely accepted."""
         apart = self.missed - self.accepted  # falls from 1 to -1
         k = int(np.argmax(apart <= 0))  # not 0
         share = apart[k - 1] / (apart[k - 1] - apart[k])
         return float(self.accepted[k - 1] + share * (self.accepted[k] - self.accepted[k - 1]))
 
     def least_cost(self, prior: float = PRIOR) -> float:
-        """The minimum detection cost (minDCF), errors costing 1; 1 = no better than one answer."""
+        """Returns the minimum detection cost (minDCF); 1 = no better than one answer."""
         cost = prior * self.missed + (1 - prior) * self.accepted
         return float(cost.min() / min(prior, 1 - prior))
 

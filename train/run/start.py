@@ -9,7 +9,7 @@ What the trained network begins as, by the key `init` (`Start.of`):
 
 What a stage begins with (`begin_stage`); of each array the first that has it:
 
-    1. resume        the stage's own checkpoint: trained arrays, statistics, optimizer, average, step, key
+    1. resume        the stage's own checkpoint: trained arrays, optimizer, average, step and key
     2. stages        what earlier stages of the run have learned
     3. start         what the trainer reads: the trained network as above, others of `checkpoint`
     4. random        values by `seed`: new networks, heads that no checkpoint has, adapters

@@ -52,12 +52,12 @@ class TrainState:
 
     @property
     def current(self) -> dict[str, jax.Array]:
-        """Parameters and statistics, not averaged."""
+        """Returns parameters and statistics, not averaged."""
         return self.params | (self.statistics or {})
 
     @property
     def kept(self) -> dict[str, jax.Array]:
-        """What is looked at and published: averaged if the run averages."""
+        """Returns what is looked at and published: averaged if the run averages."""
         return self.current if self.average is None else self.average
 
 
@@ -205,7 +205,7 @@ class Step:
 
     @functools.cached_property
     def kept_shardings(self) -> dict[str, NamedSharding]:
-        """Of the trained parameters and the statistics: what a step changes, and what is kept."""
+        """Places the trained parameters and the statistics: what is kept."""
         return shardings(self._kept_shapes, self.task.rules, self.mesh)
 
     @functools.cached_property

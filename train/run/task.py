@@ -95,11 +95,11 @@ class Task:
 
     @functools.cached_property
     def statistics(self) -> tuple[str, ...]:
-        """Names of those tables that a pass over a batch moves."""
+        """Names those tables that a pass over a batch moves."""
         return tuple(self._flat(lambda m: pytree.params(m, RunningStatistic)))
 
     def moved_statistics(self, modules: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """The statistics of modules that have seen a batch."""
+        """Returns the statistics of modules that have seen a batch."""
         return self._flat_of(modules, lambda m: pytree.params(m, RunningStatistic))
 
     @property
