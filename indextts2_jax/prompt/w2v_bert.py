@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from indextts2_jax.convert import DEPTHWISE, POINTWISE, Rule, linear, norm
+from indextts2_jax.nn.barrier import gradient_barrier
 from indextts2_jax.nn.conv import DepthwiseConv
 from indextts2_jax.nn.masking import zero_padding
 from indextts2_jax.nn.norm import layer_norm
@@ -168,7 +169,9 @@ class CausalConvolution(nnx.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         """Maps [B, T, D] to [B, T, D]; tokens outside `mask` [B, T] count as zero."""
         x = jax.nn.glu(self.gated(zero_padding(self.norm(x), mask)))
-        return self.out(jax.nn.silu(self.conv_norm(self.conv(x))))
+        # Else XLA computes the gradient behind the convolution again for each of its taps.
+        y = gradient_barrier(self.conv(gradient_barrier(x)))
+        return self.out(jax.nn.silu(self.conv_norm(y)))
 
 
 class ConformerLayer(nnx.Module):
