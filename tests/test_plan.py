@@ -270,3 +270,12 @@ def test_released_size_from_the_command_line(tmp_path, capsys):
     assert numbers["fits_remat"] is True
     assert plan.main(["--config", str(path), "--efficiency", "2"]) == 2
     assert "efficiency" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_encoder_is_planned_without_a_checkpoint():
+    made = plan.make_plan(config.load(ROOT / "configs" / "encoder_tiny.py"), 1)
+    trained = {name.partition(".")[0] for name, (_, own) in made.parameters.items() if own}
+    assert trained == {"w2v_bert", "recognizer"}
+    assert made.typical.codes >= 300 and made.typical.rows > 1
+    assert made.largest.tokens == made.largest.rows * made.largest.codes
