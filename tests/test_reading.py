@@ -108,6 +108,7 @@ def test_a_run_says_that_it_does_not_read_until_it_does(
     assert (out / "checkpoint-best" / "checkpoint.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_recognizer_of_a_checkpoint_hears_codes(tmp_path):
     path = random_checkpoint(tmp_path / "checkpoint")
     settings = Settings.load(path)

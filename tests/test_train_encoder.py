@@ -156,6 +156,7 @@ def test_what_is_heard_plainly_is_the_encoder_alone():
     np.testing.assert_allclose(heard.logits, modules["recognizer"](last), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_codes_alone_are_heard_as_the_features_that_they_stand_for():
     rng = np.random.default_rng(1)
     mean, variance = rng.standard_normal((2, 24)).astype(np.float32)
