@@ -485,7 +485,7 @@ def _open_checkpoint(args: argparse.Namespace, *parts: str) -> Any:
 
 
 def _weights(tts: Any, spec: str | None, sentence: str | None, text: str) -> Any:
-    """Emotion weights from what was typed and from a sentence; both together are added."""
+    """Reads emotion weights from what was typed and from a sentence; both together are added."""
     from indextts2_jax.emotion import mixing
 
     if spec is not None or sentence is not None:
@@ -549,7 +549,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 def _checkpoint(args: argparse.Namespace) -> pathlib.Path:
-    """The directory of the checkpoint that is asked for."""
+    """Returns the directory of the checkpoint that is asked for."""
     if args.checkpoint is None:
         return _babbling_checkpoint()
     from indextts2_jax.commands import by_name

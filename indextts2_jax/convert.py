@@ -80,7 +80,7 @@ def weight_norm(
 
 
 def prefixed(rules: Iterable[Rule], torch: str, jax: str) -> tuple[Rule, ...]:
-    """The same rules with `torch` and `jax` put in front of their names."""
+    """Returns the same rules with `torch` and `jax` put in front of their names."""
     return tuple(Rule(torch + r.torch, jax + r.jax, r.layout) for r in rules)
 
 
@@ -121,7 +121,7 @@ class _Names:
 
 @functools.lru_cache(maxsize=32)
 def _torch_names(rules: tuple[Rule, ...]) -> _Names:
-    """From our names to torch's; kept, because `to_torch` may be called array by array."""
+    """Maps from our names to torch's; kept, because `to_torch` may be called array by array."""
     return _Names([(r.jax, r.torch) for r in rules])
 
 

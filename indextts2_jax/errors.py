@@ -6,7 +6,7 @@ class InputError(ValueError):
 
 
 def os_error(error: Exception) -> str:
-    """What the system has against a file, in one line: which, and why."""
+    """Returns what the system has against a file, in one line: which, and why."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     name = getattr(error, "filename", None)
     return reason if name is None else f"{name}: {reason}"

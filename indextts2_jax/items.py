@@ -41,20 +41,20 @@ class Item:
     segment: Segment = dataclasses.field(init=False)
 
     def key(self, use: int) -> jax.Array:
-        """The PRNG key of this segment: use 0 decoding, 1 noise."""
+        """Returns the PRNG key of this segment: use 0 decoding, 1 noise."""
         return jax.random.fold_in(jax.random.key(self.request.options.seed), 2 * self.index + use)
 
     def exact_codes(self) -> int:
-        """The number of codes that decoding must give; 0 if the model decides."""
+        """Returns the number of codes that decoding must give; 0 if the model decides."""
         return (self.target.codes or 0) if self.request.duration.mode == "exact" else 0
 
     def most_codes(self, limit: int) -> int:
-        """The number of codes that decoding may write, stop included."""
+        """Returns the number of codes that decoding may write, stop included."""
         exact = self.exact_codes()
         return exact + 1 if exact else min(self.request.options.max_codes, limit)
 
     def frames(self, frames_per_code: float) -> int:
-        """The number of mel frames of its codes."""
+        """Returns the number of mel frames of its codes."""
         return self.target.frames or duration.natural_frames(len(self.codes), frames_per_code)
 
     @property
@@ -64,7 +64,7 @@ class Item:
         return options.trim_tail and free and self.target.frames is None and not options.compat
 
     def by_itself(self) -> "Item":
-        """The same segment when nobody says how long it shall be: greedy, free."""
+        """Returns the same segment when nobody says how long it shall be: greedy, free."""
         options = dataclasses.replace(self.request.options, greedy=True)
         request = dataclasses.replace(self.request, duration=Duration(), options=options)
         return dataclasses.replace(self, request=request)
@@ -128,7 +128,7 @@ def stretch(request: Request, items: Sequence[Item], settings: Settings) -> None
 def stacked_words(
     items: Sequence[Item], frames: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The word vectors [B, W, E] of items and the mel frames [B, W] of each word.
+    """Returns the word vectors [B, W, E] of items and the mel frames [B, W] of each word.
 
     Args:
       items: some of them with words.
@@ -144,7 +144,7 @@ def stacked_words(
 
 
 def _wanted_frames(request: Request, num_segments: int, settings: Settings) -> int | None:
-    """Mel frames of all segments together if the request says seconds."""
+    """Counts mel frames of all segments together if the request says seconds."""
     if request.duration.seconds is None:
         return None
     cfg = settings.mel

@@ -112,7 +112,7 @@ class Outputs:
 
 
 def identities(path: str | os.PathLike) -> set[Hashable]:
-    """What tells whether two paths are one file: its real path, and its number if it exists."""
+    """Returns what two paths to one file share: its real path, and its number if it exists."""
     found: set[Hashable] = {str(path)}
     with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL in the name
         found = {os.path.realpath(path)}

@@ -536,7 +536,7 @@ class IndexTTS2(Networks):
     def _latents(
         self, rows: list[Item], prefix: gpt.Prefix | None, codes: np.ndarray
     ) -> jax.Array | None:
-        """The GPT latents [B, T, D] that S2M reads beside the codes; None if it reads none."""
+        """Returns the GPT latents [B, T, D] that S2M reads beside codes; None if it reads none."""
         heard = rows[0].request.options.latents and self.s2m.cfg.latent_widths
         if prefix is None or not heard:
             return None
@@ -602,7 +602,7 @@ class IndexTTS2(Networks):
     def _noise(
         self, rows: list[Item], lengths: np.ndarray, size: int, bank: np.ndarray | None
     ) -> jax.Array:
-        """The flow-matching noise [B, size, 80], of the seeds or of a noise bank."""
+        """Draws the flow-matching noise [B, size, 80], of the seeds or of a noise bank."""
         if bank is None:
             keys = jnp.stack([item.key(1) for item in rows])
             return programs.draw_noise(keys, size, self.settings.mel.num_mels)
@@ -613,7 +613,7 @@ class IndexTTS2(Networks):
 
 
 def _columns(noise: np.ndarray, index: int, length: int, size: int) -> np.ndarray:
-    """The noise [size, 80] of segment `index` from a bank [1, 80, N]."""
+    """Returns the noise [size, 80] of segment `index` from a bank [1, 80, N]."""
     left = noise[0, :, NOISE_STRIDE * index :].T
     if len(left) < length:
         raise InputError(f"the noise bank has {len(left)} columns left, want {length}")

@@ -27,7 +27,7 @@ from indextts2_jax.vocoder.bigvgan import BigVGAN
 
 
 def bucket(n: int, smallest: int = 128) -> int:
-    """The smallest of `smallest` * {1, 1.5, 2, 3, 4, 6, 8, ...} that is at least `n`."""
+    """Returns the smallest of `smallest` * {1, 1.5, 2, 3, 4, 6, 8, ...} that is at least `n`."""
     size = smallest
     while size < n:
         if size * 3 // 2 >= n:
@@ -44,7 +44,7 @@ def pad(x: np.ndarray, length: int, axis: int = 0) -> np.ndarray:
 
 
 def padded(x: np.ndarray, smallest: int = 128) -> tuple[np.ndarray, np.ndarray]:
-    """One item [T, ...] as a padded batch [1, bucket(T), ...] and its length [1] int32."""
+    """Returns one item [T, ...] as a padded batch [1, bucket(T), ...] and its length [1] int32."""
     return pad(x, bucket(len(x), smallest))[None], np.array([len(x)], np.int32)
 
 
@@ -72,7 +72,7 @@ def enable_compilation_cache() -> None:
 def hidden_states(
     model: W2VBert, features: jax.Array, mask: jax.Array, *, layers: tuple[int, ...]
 ) -> tuple[jax.Array, ...]:
-    """Hidden states [B, T, F] of w2v-BERT after the given layers; `mask` [B, T]."""
+    """Returns hidden states [B, T, F] of w2v-BERT after the given layers; `mask` [B, T]."""
     return model.hidden_states(features, mask, layers)
 
 
@@ -80,13 +80,13 @@ def hidden_states(
 def quantize(
     codec: SemanticCodec, features: jax.Array, lengths: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Codes [B, T] and their embeddings [B, T, C] of features [B, T, F]."""
+    """Returns codes [B, T] and their embeddings [B, T, C] of features [B, T, F]."""
     return codec.quantize(features, length_mask(lengths, features.shape[1]))
 
 
 @jax.jit
 def speaker_style(campplus: CAMPPlus, bank: jax.Array, lengths: jax.Array) -> jax.Array:
-    """CAMPPlus embeddings [B, 192] of mean-free filterbanks [B, F, 80]."""
+    """Computes CAMPPlus embeddings [B, 192] of mean-free filterbanks [B, F, 80]."""
     return campplus(bank, lengths)
 
 
@@ -100,7 +100,7 @@ gpt_latents = jax.jit(gpt.gpt_latents)
 def semantic(
     codec: SemanticCodec, s2m: S2M, codes: jax.Array, latents: jax.Array | None = None
 ) -> jax.Array:
-    """What S2M reads: semantic frames [B, T, C].
+    """Returns what S2M reads: semantic frames [B, T, C].
 
     Args:
       codec: the semantic codec.
@@ -118,11 +118,11 @@ conditions = jax.jit(Conditions.behind_prompt, static_argnames="num_frames")
 
 @functools.partial(jax.jit, static_argnames=("size", "num_mels"))
 def draw_noise(keys: jax.Array, size: int, num_mels: int) -> jax.Array:
-    """Flow-matching noise [B, size, num_mels]; a longer draw begins with the shorter one."""
+    """Draws flow-matching noise [B, size, num_mels]; a longer draw begins with the shorter one."""
     return jax.vmap(lambda key: flow_matching.draw_noise(key, size, num_mels))(keys)
 
 
 @jax.jit
 def vocode(vocoder: BigVGAN, log_mel: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Samples [B, M * hop] of log-mels [B, M, 80]."""
+    """Returns samples [B, M * hop] of log-mels [B, M, 80]."""
     return vocoder(log_mel, lengths)

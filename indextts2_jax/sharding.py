@@ -73,17 +73,17 @@ def _sizes(num_devices: int, **wanted: int) -> tuple[int, ...]:
 
 
 def batch_sharding(mesh: AnyMesh) -> NamedSharding:
-    """Rows of a batch over all devices but those of one tensor group."""
+    """Returns rows of a batch over all devices but those of one tensor group."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: AnyMesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Returns the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_parts(mesh: AnyMesh) -> int:
-    """In how many parts the rows of a batch are split."""
+    """Says in how many parts the rows of a batch are split."""
     return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
 
 
@@ -115,5 +115,5 @@ def _spec(name: str, shape: Sequence[int], rules: Rules, mesh: AnyMesh) -> Parti
 
 
 def prefixed(rules: Rules, prefix: str) -> tuple[tuple[str, PartitionSpec], ...]:
-    """The same rules for names that begin with `prefix`."""
+    """Returns the same rules for names that begin with `prefix`."""
     return tuple((re.escape(prefix) + pattern, spec) for pattern, spec in rules)

@@ -21,7 +21,7 @@ FLOOR = 2.0**-23  # float32's epsilon, Kaldi's floor of an energy
 
 
 def kaldi_fbank(samples: np.ndarray) -> np.ndarray:
-    """Log filterbank of Kaldi (no dither), as torchaudio computes it.
+    """Computes the log filterbank of Kaldi (no dither), as torchaudio computes it.
 
     Args:
       samples: [T] float in [-1, 1] at 16 kHz, T >= 400.
@@ -34,7 +34,7 @@ def kaldi_fbank(samples: np.ndarray) -> np.ndarray:
 
 
 def m4t_features(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Input of w2v-BERT 2.0, as transformers' SeamlessM4TFeatureExtractor computes it.
+    """Computes the input of w2v-BERT 2.0, as transformers' SeamlessM4TFeatureExtractor computes it.
 
     Args:
       samples: [T] float in [-1, 1] at 16 kHz, T >= 560 (two frames).

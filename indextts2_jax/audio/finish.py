@@ -44,7 +44,7 @@ def trim_tail(log_mel: np.ndarray, frame_rate: float) -> np.ndarray:
 
 
 def speech_part(samples: np.ndarray, sample_rate: int) -> slice:
-    """Where a wave [T] is speech: all but near-silence at its beginning and end."""
+    """Finds where a wave [T] is speech: all but near-silence at its beginning and end."""
     hop = sample_rate // 100
     frames = np.pad(samples, (0, -len(samples) % hop)).reshape(-1, hop)
     span = _speech_frames(np.square(frames, dtype=np.float64).mean(axis=1), 100)
@@ -52,7 +52,7 @@ def speech_part(samples: np.ndarray, sample_rate: int) -> slice:
 
 
 def _speech_frames(power: np.ndarray, frame_rate: float) -> slice:
-    """From the first to the last frame of speech, given the power [M] of all frames."""
+    """Finds the first and last frame of speech, given the power [M] of all frames."""
     loud = np.percentile(power, 95)
     spoken = np.flatnonzero(~(power < loud * 10 ** (QUIET_DB / 10)))  # NaN is kept, to be reported
     margin = round(MARGIN_S * frame_rate)
@@ -67,7 +67,7 @@ def fade_out(samples: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def loudness(samples: np.ndarray, sample_rate: int) -> float:
-    """Integrated loudness of a mono wave [T] in LUFS (ITU-R BS.1770-4); -inf if it is silent.
+    """Measures the integrated loudness of a wave [T] in LUFS (ITU-R BS.1770-4); silence: -inf.
 
     Less than 400 ms are measured as one block.
     """
@@ -124,7 +124,7 @@ def _power(lufs: float) -> float:
 
 @functools.lru_cache(maxsize=4)
 def _k_weighting(sample_rate: int) -> np.ndarray:
-    """The K-weighting of BS.1770 as two biquads [2, 6].
+    """Returns the K-weighting of BS.1770 as two biquads [2, 6].
 
     The standard lists coefficients for 48 kHz. These are bilinear transforms of the analogue
     filters that give them: a shelf of 4 dB at 1682 Hz, and a high pass at 38 Hz.
@@ -140,7 +140,7 @@ def _k_weighting(sample_rate: int) -> np.ndarray:
 
 
 def _biquad(frequency: float, q: float, gains: tuple[float, float, float]) -> np.ndarray:
-    """A second-order filter [6] with gains below, at and above `frequency` (of the sample rate)."""
+    """Designs a biquad [6] with gains below, at and above `frequency` (of the sample rate)."""
     k = np.tan(np.pi * frequency)
 
     def bilinear(low: float, band: float, high: float) -> np.ndarray:

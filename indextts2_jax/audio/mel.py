@@ -67,7 +67,7 @@ class MelConfig:
 
 
 def log_mel(samples: np.ndarray, cfg: MelConfig) -> np.ndarray:
-    """Natural log of the mel magnitudes, at least log(1e-5).
+    """Computes the natural log of the mel magnitudes, at least log(1e-5).
 
     Args:
       samples: [T] float in [-1, 1] at `cfg.sample_rate`, T > (n_fft - hop_length) / 2.

@@ -114,7 +114,7 @@ def load(
 
 
 def _advice(path: pathlib.Path) -> str:
-    """What to do with a format that libsndfile does not know."""
+    """Returns what to do with a format that libsndfile does not know."""
     if path.suffix.lower().lstrip(".") not in _FOREIGN:
         return ""
     return f"; make a wav of it first: ffmpeg -i {path.name} {path.stem}.wav"
@@ -133,7 +133,7 @@ def _frame(rate: float) -> int:
 
 
 def _start(blocks: Iterable[np.ndarray], rate: float, seconds: float, name: str) -> int:
-    """Where a recording is to be cut that is longer than wanted: at 0, if its voice is there.
+    """Finds where a recording is to be cut that is longer than wanted: at 0, if its voice is there.
 
     Args:
       blocks: the recording [T, C] in pieces, each a multiple of a frame but the last.
@@ -220,7 +220,7 @@ def _prepare(
 
 
 def _power(samples: np.ndarray, size: int) -> np.ndarray:
-    """Mean power of each whole frame of `size` samples of [T, C]."""
+    """Measures the mean power of each whole frame of `size` samples of [T, C]."""
     whole = samples[: len(samples) // size * size]
     return np.square(whole, dtype=np.float64).mean(axis=1).reshape(-1, size).mean(axis=1)
 
@@ -277,7 +277,7 @@ def resample_sinc(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarr
 
 @functools.lru_cache(maxsize=8)
 def _sinc_taps(from_rate: int, to_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Filter of each output phase [phases, taps] and the input position of its first tap."""
+    """Designs the filters of output phases [phases, taps], and where their first taps lie."""
     zeros, rolloff = 6, 0.99
     divisor = math.gcd(from_rate, to_rate)
     old, new = from_rate // divisor, to_rate // divisor
@@ -366,7 +366,7 @@ def _frames_to_read(max_seconds: float | None, rate: float) -> int | None:
 
 
 def _floats(samples: np.ndarray, name: str) -> np.ndarray:
-    """Float or integer samples [T] or [T, C] -> [T, C] float32."""
+    """Makes float or integer samples [T] or [T, C] float32 ones [T, C]."""
     if samples.ndim not in (1, 2):
         raise AudioError(f"{name}: shape {samples.shape}, want [T] or [T, C]")
     if samples.size == 0:
@@ -383,7 +383,7 @@ def _floats(samples: np.ndarray, name: str) -> np.ndarray:
 
 
 def _mono(samples: np.ndarray, name: str) -> np.ndarray:
-    """The mean of the channels of [T, C], or the loudest one where they cancel: [T] float32."""
+    """Mixes the channels of [T, C], or takes the loudest where they cancel: [T] float32."""
     if samples.shape[1] == 1:
         return np.ascontiguousarray(samples[:, 0])
     mono = samples.mean(axis=1)

@@ -38,7 +38,7 @@ SENTENCES = (
 
 
 def configs(num_text_tokens: int) -> dict[str, Any]:
-    """Small architectures that fit together."""
+    """Returns small architectures that fit together."""
     features, width, codes = 32, 64, 512
     velocity = dataclasses.replace(
         S2MConfig.tiny().velocity, num_mels=80, style_width=192, condition_width=32

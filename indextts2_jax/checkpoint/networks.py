@@ -129,7 +129,7 @@ class Networks:
         return emotion_reader(model, folder, self.settings.emotions)
 
     def tokenizer(self, compat: bool = False) -> Tokenizer:
-        """The text tokenizer."""
+        """Returns the text tokenizer."""
         return _tokenizer(self.path / "tokenizer" / "bpe.model", compat)
 
 

@@ -33,7 +33,7 @@ class Part:
     unused: Callable[[Any], tuple[str, ...]]  # of the config: regexes of torch names
 
     def abstract(self, config: Any) -> Any:
-        """The module with shapes in place of arrays."""
+        """Returns the module with shapes in place of arrays."""
         return pytree.abstract(lambda rngs: self.model(config, rngs=rngs))
 
 

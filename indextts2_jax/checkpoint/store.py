@@ -208,7 +208,7 @@ def _add_to_digest(digest: Any, name: str, array: np.ndarray) -> None:
 
 
 def _pieces(arrays: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Sorted names in groups of at most PIECE_BYTES, or of one array."""
+    """Returns the sorted names in groups of at most PIECE_BYTES, or of one array."""
     names: list[str] = []
     size = 0
     for name in sorted(arrays):
@@ -221,7 +221,7 @@ def _pieces(arrays: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def array_types(path: pathlib.Path) -> dict[str, jax.ShapeDtypeStruct]:
-    """Names, shapes and stored dtypes of what `save_arrays` wrote, without reading it.
+    """Returns the names, shapes and stored dtypes of what `save_arrays` wrote, without reading it.
 
     Raises:
       CheckpointError: if it is missing.
@@ -325,7 +325,7 @@ def read_settings(path: str | os.PathLike, file: str = SETTINGS_FILE) -> dict[st
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config dataclass as plain JSON values."""
+    """Returns a config dataclass as plain JSON values."""
     return dataclasses.asdict(config)
 
 

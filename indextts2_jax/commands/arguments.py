@@ -47,7 +47,7 @@ def _add(group: Any, declared: fields.Setting) -> None:
 
 
 def given(cls: type, args: argparse.Namespace) -> dict[str, Any]:
-    """The fields of a dataclass that `add_settings` has added and a user has given, or not."""
+    """Returns the fields of a dataclass that `add_settings` has added, as a user has given them."""
     return {x.field: getattr(args, x.name) for x in fields.settings(cls)}
 
 

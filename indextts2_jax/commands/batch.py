@@ -78,7 +78,7 @@ class Inputs:
     settings: Any
 
     def path(self, name: str) -> pathlib.Path:
-        """A path of a line."""
+        """Returns a path of a line."""
         return self.jsonl.parent / name
 
 
@@ -160,12 +160,12 @@ def _output(values: Mapping[str, Any], line: int, out_dir: pathlib.Path) -> path
 
 
 def _files(checkpoint: pathlib.Path) -> list[pathlib.Path]:
-    """The files that tell checkpoints apart: settings with fingerprints of weights, tokenizers."""
+    """Returns the files that tell checkpoints apart: settings with fingerprints, tokenizers."""
     return [checkpoint / "checkpoint.json", *sorted(checkpoint.glob("tokenizer/*"))]
 
 
 def _content(path: pathlib.Path) -> str | None:
-    """A hash of what a file holds; None where it cannot be read, which is said later."""
+    """Returns a hash of what a file holds; None where it cannot be read, which is said later."""
     try:
         if not path.is_file():
             return None
@@ -212,7 +212,7 @@ def run_jobs(
 def _speak(
     tts: IndexTTS2, requests: Sequence[Request], batch_size: int
 ) -> list[Speech | Exception]:
-    """A speech for each request, or why there is none."""
+    """Returns a speech for each request, or why there is none."""
     if not requests:
         return []
     try:
@@ -262,7 +262,7 @@ class Reader:
         return self._tts.load_speaker(path) if is_file else self._tts.speaker(path)
 
     def request(self, job: Job) -> Request:
-        """The request of a job.
+        """Returns the request of a job.
 
         Raises:
           InputError: if something of it cannot be used.
@@ -295,7 +295,7 @@ class Reader:
 
 
 def _given(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a line says of the fields of a dataclass."""
+    """Returns what a line says of the fields of a dataclass."""
     return {x.field: values[x.name] for x in fields.settings(cls) if x.name in values}
 
 
@@ -307,7 +307,7 @@ class Report:
         self._newest = {entry["out"]: entry for entry in _entries(out_dir / REPORT)}
 
     def done(self, job: Job) -> bool:
-        """Whether an earlier run has finished a job, and nothing was done to its output since."""
+        """Tells whether an earlier run finished a job whose output is still what it wrote."""
         entry = self._newest.get(str(job.out.relative_to(self._out_dir)), {})
         return "error" not in entry and entry.get("digest") == job.digest and job.out.is_file()
 

@@ -55,7 +55,7 @@ def convert_by_name(
 
 
 def checkpoint(name: pathlib.Path, *, agreed: bool) -> pathlib.Path:
-    """The checkpoint of hf:ORG/NAME, converted at its first use and kept; other paths as they are.
+    """Returns the kept checkpoint of hf:ORG/NAME, converted at its first use; else the path.
 
     Args:
       name: what the user gave.
@@ -74,7 +74,7 @@ def checkpoint(name: pathlib.Path, *, agreed: bool) -> pathlib.Path:
 
 
 def _folder(name: pathlib.Path) -> str:
-    """A pinned model gets another one with every new pin, others as they were asked for."""
+    """Names the folder of a model: a pinned one gets another with every new pin."""
     repo, revision = hub.parse(name) or (str(name), None)
     first = hub.PINNED[0]
     if repo == first.repo and revision is None:

@@ -140,18 +140,18 @@ class EmotionPrototypes:
         return cls(np.stack(styles), np.stack(vectors), tuple(map(len, ordered)))
 
     def rows(self, style: np.ndarray) -> np.ndarray:
-        """Per group, the prototype whose voice is nearest to `style` [192] by cosine: [E] int."""
+        """Finds, per group, the prototype nearest to the voice `style` [192] by cosine: [E] int."""
         styles = np.asarray(self.styles, np.float32)
         cosines = styles @ np.asarray(style, np.float32) / np.linalg.norm(styles, axis=1)
         return np.array([np.argmax(group) for group in self._split(cosines)])
 
     def random_rows(self, key: jax.Array) -> np.ndarray:
-        """Per group, any prototype: livelier, less like the speaker. [E] int."""
+        """Draws, per group, any prototype: livelier, less like the speaker. [E] int."""
         sizes = np.array(self.group_sizes)
         return np.asarray(jax.random.randint(key, sizes.shape, 0, sizes))
 
     def averaged(self) -> "EmotionPrototypes":
-        """One mean prototype per emotion, as in the paper."""
+        """Makes one mean prototype per emotion, as in the paper."""
         styles, vectors = (
             np.stack([group.mean(0) for group in self._split(np.asarray(x))])
             for x in (self.styles, self.vectors)
@@ -162,7 +162,7 @@ class EmotionPrototypes:
         return np.split(x, np.cumsum(self.group_sizes)[:-1])
 
     def pick(self, rows: np.ndarray) -> np.ndarray:
-        """The vectors [E, D] at `rows` [E] of their groups."""
+        """Returns the vectors [E, D] at `rows` [E] of their groups."""
         offsets = np.cumsum((0, *self.group_sizes[:-1]))
         return np.asarray(self.vectors)[offsets + rows]
 

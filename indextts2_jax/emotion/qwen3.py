@@ -51,17 +51,17 @@ class Qwen3Config:
 
     @classmethod
     def qwen3_0_6b(cls) -> "Qwen3Config":
-        """Qwen3-0.6B."""
+        """Returns the settings of Qwen3-0.6B."""
         return cls(28, 1024, 3072, num_heads=16, num_kv_heads=8, head_dim=128, vocab_size=151_936)
 
     @classmethod
     def qwen3_1_7b(cls) -> "Qwen3Config":
-        """Qwen3-1.7B."""
+        """Returns the settings of Qwen3-1.7B."""
         return cls(28, 2048, 6144, num_heads=16, num_kv_heads=8, head_dim=128, vocab_size=151_936)
 
     @classmethod
     def tiny(cls) -> "Qwen3Config":
-        """A toy for tests; as in the 0.6B, N * H is not D."""
+        """Returns a toy for tests; as in the 0.6B, N * H is not D."""
         return cls(2, 32, 48, num_heads=4, num_kv_heads=2, head_dim=16, vocab_size=61)
 
     @classmethod
@@ -123,14 +123,14 @@ class KVCache:
     def empty(
         cls, cfg: Qwen3Config, first: jax.Array, num_slots: int, dtype: Any = jnp.float32
     ) -> "KVCache":
-        """A cache of `num_slots` slots for items that begin at the slots `first` [B]."""
+        """Returns a cache of `num_slots` slots for items that begin at the slots `first` [B]."""
         shape = (first.shape[0], num_slots, cfg.num_kv_heads, cfg.head_dim)
         zeros = (jnp.zeros(shape, dtype),) * cfg.num_layers
         return cls(zeros, zeros, jnp.zeros((), jnp.int32), first)
 
 
 def rotate(x: jax.Array, positions: jax.Array, base: float) -> jax.Array:
-    """Rotary positions on halves: x [B, T, N, H], positions [B, T] -> [B, T, N, H]."""
+    """Applies rotary positions on halves: x [B, T, N, H], positions [B, T] -> [B, T, N, H]."""
     half = x.shape[-1] // 2
     frequencies = (base ** -(np.arange(half) / half)).astype(np.float32)
     angles = positions[..., None, None] * frequencies  # [B, T, 1, H/2]
@@ -200,7 +200,7 @@ class Qwen3(nnx.Module):
     def hidden(
         self, tokens: jax.Array, cache: KVCache | None = None, *, remat: bool = False
     ) -> tuple[jax.Array, KVCache]:
-        """Final hidden states.
+        """Computes the final hidden states.
 
         Args:
           tokens: [B, T] int32, appended after `cache.length` slots.
@@ -283,7 +283,7 @@ class Sampling:
 
 
 def bucket(prompts: Sequence[Sequence[int]]) -> int:
-    """To how many tokens prompts are padded: powers of two, so that few programs are compiled."""
+    """Says how long prompts are padded: powers of two, so that few programs are compiled."""
     return max(32, 1 << (max(map(len, prompts)) - 1).bit_length())
 
 
@@ -331,7 +331,7 @@ def generate(
 
 @functools.partial(jax.jit, static_argnames=("max_new_tokens", "eos_ids", "sampling"))
 def _decode(model, prompts, first, key, *, max_new_tokens, eos_ids, sampling):
-    """Left-padded prompts [B, T] -> new tokens [B, max_new_tokens], arbitrary after the end."""
+    """Decodes left-padded prompts [B, T] to [B, max_new_tokens], arbitrary after the end."""
     B, T = prompts.shape
     num_slots = T + max_new_tokens
     cache = KVCache.empty(model.cfg, first, num_slots, model.embed.embedding.dtype)
@@ -381,7 +381,7 @@ TORCH_RULES = (
 
 
 def torch_unused(cfg: Qwen3Config) -> tuple[str, ...]:
-    """Torch names not read: merged checkpoints may repeat a tied head."""
+    """Lists torch names that are not read: merged checkpoints may repeat a tied head."""
     return (r"lm_head\.weight",) if cfg.tied_head else ()
 
 

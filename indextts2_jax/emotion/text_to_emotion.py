@@ -70,7 +70,7 @@ class EmotionSet:
 
     @classmethod
     def indextts2(cls) -> "EmotionSet":
-        """The released model's eight."""
+        """Returns the released model's eight."""
         return cls(
             names=_words("happy angry sad afraid disgusted melancholic surprised calm"),
             keys=_words("高兴 愤怒 悲伤 恐惧 反感 低落 惊讶 自然"),
@@ -83,7 +83,7 @@ class EmotionSet:
 
     @classmethod
     def paper(cls) -> "EmotionSet":
-        """The paper's seven, in its order, under the names that both sets share."""
+        """Returns the paper's seven, in its order, under the names that both sets share."""
         return cls(
             names=_words("angry happy afraid disgusted sad surprised calm"),
             keys=_words("Anger Happiness Fear Disgust Sadness Surprise Neutral"),
@@ -95,7 +95,7 @@ class EmotionSet:
 
     @classmethod
     def of_labels(cls, labels: Sequence[str]) -> "EmotionSet":
-        """The set that a classifier with these labels was trained on.
+        """Returns the set that a classifier with these labels was trained on.
 
         Raises:
           InputError: none that is known.
@@ -106,7 +106,7 @@ class EmotionSet:
         raise InputError(f"no known set of emotions has the labels {', '.join(labels)}")
 
     def find(self, label: str) -> str | None:
-        """The name that `label` (a name or key, in any case) stands for."""
+        """Returns the name that `label` (a name or key, in any case) stands for."""
         folded = label.strip().lower()
         for name, key in zip(self.names, self.keys, strict=True):
             if folded in (name, key.lower()):
@@ -114,7 +114,7 @@ class EmotionSet:
         return None
 
     def columns(self, labels: Sequence[str]) -> list[int]:
-        """Where each emotion [E] is among `labels` (names or keys, each emotion once).
+        """Finds where each emotion [E] is among `labels` (names or keys, each emotion once).
 
         Raises:
           InputError: they are not these emotions.
@@ -126,7 +126,7 @@ class EmotionSet:
         return [found.index(name) for name in self.names]
 
     def messages(self, text: str) -> list[dict[str, str]]:
-        """The chat that asks the generator about `text`."""
+        """Returns the chat that asks the generator about `text`."""
         user = {"role": "user", "content": self.user.format(text=text)}
         return [user] if self.system is None else [{"role": "system", "content": self.system}, user]
 
@@ -177,7 +177,7 @@ def _answer(generated: str) -> Any:
 
 
 def _scores(answer: Any, source: str, emotions: EmotionSet) -> dict[str, float]:
-    """Weight per name; ValueError says what cannot be read."""
+    """Reads a weight per name; a ValueError says what cannot be read."""
     zeros = dict.fromkeys(emotions.names, 0.0)
     swap = any(word in source.lower() for word in emotions.melancholic_words)
     if not isinstance(answer, dict):
@@ -249,7 +249,7 @@ class TextToEmotion:
         return parse_emotions(self.answer(tokens.tolist()), text, self.emotions)
 
     def answer(self, tokens: list[int]) -> str:
-        """The text of generated tokens, without thoughts."""
+        """Returns the text of generated tokens, without thoughts."""
         end = self.tokenizer.convert_tokens_to_ids("</think>")
         while end in tokens:
             tokens = tokens[tokens.index(end) + 1 :]
@@ -301,7 +301,7 @@ def _probabilities(model: Qwen3, tokens: jax.Array, lengths: jax.Array) -> jax.A
 
 
 def distribution_loss(logits: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Cross-entropy of the student's distributions with the teacher's (paper, appendix A).
+    """Computes the cross-entropy of a student's distributions with its teacher's (appendix A).
 
     Args:
       logits: [B, E] of the student, from `Qwen3.label_logits`.
@@ -318,7 +318,7 @@ EmotionReader = TextToEmotion | TextToDistribution
 
 
 def emotion_reader(model: Qwen3, tokenizer: Any, emotions: EmotionSet) -> EmotionReader:
-    """What reads the emotions of a text with `model`, by the form of its config.
+    """Returns what reads the emotions of a text with `model`, by the form of its config.
 
     Args:
       model: with labels (distribution form) or without (generative form).
@@ -332,7 +332,7 @@ def emotion_reader(model: Qwen3, tokenizer: Any, emotions: EmotionSet) -> Emotio
 
 
 def chat_tokens(tokenizer: Any, emotions: EmotionSet, text: str) -> list[int]:
-    """The tokens of the chat that asks about `text`, up to its answer, thinking turned off."""
+    """Returns the tokens of the chat that asks about `text`, up to the answer, without thinking."""
     chat = tokenizer.apply_chat_template(
         emotions.messages(text), tokenize=False, add_generation_prompt=True, enable_thinking=False
     )
@@ -340,7 +340,7 @@ def chat_tokens(tokenizer: Any, emotions: EmotionSet, text: str) -> list[int]:
 
 
 def load_tokenizer(tokenizer: Any) -> Any:
-    """The transformers tokenizer of a directory; a tokenizer is returned as it is.
+    """Returns the transformers tokenizer of a directory; a tokenizer is returned as it is.
 
     Raises:
       InputError: there is no such directory.

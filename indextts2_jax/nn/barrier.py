@@ -7,7 +7,7 @@ import jax
 
 @jax.custom_vjp
 def gradient_barrier(x: jax.Array) -> jax.Array:
-    """The identity; its gradient is whole before anything is computed from it.
+    """Returns `x`; its gradient is whole before anything is computed from it.
 
     The gradient at a residual stream is a sum over all later blocks. XLA takes the addends for
     cheap, and computes the sum again in everything that reads it, for each block from all later

@@ -49,7 +49,7 @@ class BatchNorm(nnx.Module):
         return (y if self.bias is None else y + self.bias[...]).astype(x.dtype)
 
     def _measure(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """Mean and biased variance [C] of the batch; the stored statistics move towards them."""
+        """Measures mean and biased variance [C] of the batch, and moves the stored ones there."""
         axes = tuple(range(x.ndim - 1))
         valid = jnp.ones((1,) * x.ndim, bool) if mask is None else mask[..., None]
         count = jnp.broadcast_to(valid[..., 0], x.shape[:-1]).sum()

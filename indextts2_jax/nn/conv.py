@@ -94,7 +94,7 @@ class DepthwiseConv(nnx.Module):
 
 
 def normed(kernel: jax.Array, gain: jax.Array | None) -> jax.Array:
-    """Weight norm over all axes but the last (output channels); no gain = already folded."""
+    """Applies weight norm over all axes but the last (output channels), if there is a gain."""
     if gain is None:
         return kernel
     norm = jnp.sqrt(jnp.sum(kernel.astype(jnp.float32) ** 2, tuple(range(kernel.ndim - 1))))
@@ -122,7 +122,7 @@ def _fold(pairs: list[tuple[jax.Array, jax.Array]]) -> list[jax.Array]:
 
 
 def conv(x: jax.Array, kernel: jax.Array, padding: int = 0, dilation: int = 1) -> jax.Array:
-    """Dense Conv1d, stride 1: x [B, T, in], kernel [K, in, out] -> [B, T', out]."""
+    """Applies a dense Conv1d of stride 1: x [B, T, in], kernel [K, in, out] -> [B, T', out]."""
     return jax.lax.conv_general_dilated(
         x,
         kernel.astype(x.dtype),

@@ -4,5 +4,5 @@ from flax import nnx
 
 
 def layer_norm(features: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Torch's LayerNorm over the last axis, affine; statistics in float32."""
+    """Computes torch's LayerNorm over the last axis, affine; statistics in float32."""
     return nnx.LayerNorm(features, epsilon=epsilon, use_fast_variance=False, rngs=rngs)

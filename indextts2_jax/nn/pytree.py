@@ -15,7 +15,7 @@ def _name(path: Any) -> str:
 
 
 def params(model: Any, kind: Any = ...) -> dict[str, Any]:
-    """The arrays of a module under their flat names, e.g. `blocks.3.qkv.kernel`.
+    """Returns the arrays of a module under their flat names, e.g. `blocks.3.qkv.kernel`.
 
     Args:
       model: built or abstract.
@@ -29,7 +29,7 @@ def params(model: Any, kind: Any = ...) -> dict[str, Any]:
 
 
 def shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Flat name -> shape of every array of a module (built or abstract)."""
+    """Returns the shape of every array of a module (built or abstract) by its flat name."""
     return {name: tuple(x.shape) for name, x in params(model).items()}
 
 
@@ -40,7 +40,7 @@ class Keys:
         self._key, self._count = key, 0
 
     def params(self) -> jax.Array:
-        """A new key."""
+        """Returns a new key."""
         self._count += 1
         return jax.random.fold_in(self._key, self._count)
 
@@ -56,12 +56,12 @@ class _OneKey:
 
 
 def abstract(build: Callable[[Any], Any]) -> Any:
-    """The module that `build(rngs)` would make, with shapes in place of arrays (no allocation)."""
+    """Returns what `build(rngs)` would make, with shapes in place of arrays: none is allocated."""
     return nnx.eval_shape(lambda: build(_OneKey()))
 
 
 def random_arrays(build: Callable[[Any], Any], seed: int) -> dict[str, Array]:
-    """Random weights for demos and tests, made by NumPy: compiling initializers takes far longer.
+    """Makes random weights for demos and tests by NumPy: compiling initializers takes longer.
 
     Args:
       build: makes the module from its `rngs`.

@@ -56,7 +56,7 @@ class CAMPPlusConfig:
 
     @classmethod
     def indextts2(cls) -> "CAMPPlusConfig":
-        """3D-Speaker's `campplus_cn_common`, 6 848 544 parameters."""
+        """Returns the settings of 3D-Speaker's `campplus_cn_common`, 6 848 544 parameters."""
         return cls(
             feat_dim=80,
             embedding=192,
@@ -70,7 +70,7 @@ class CAMPPlusConfig:
 
     @classmethod
     def tiny(cls) -> "CAMPPlusConfig":
-        """A size for tests."""
+        """Returns a size for tests."""
         return cls(
             feat_dim=16,
             embedding=6,
@@ -200,7 +200,7 @@ class DenseLayer(nnx.Module):
 
 
 def _context(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Mean over all frames plus mean over each segment.
+    """Adds the mean over all frames and the mean over each segment.
 
     Args:
       x: [B, T, C], zero after `lengths`.
@@ -219,7 +219,7 @@ def _context(x: jax.Array, lengths: jax.Array) -> jax.Array:
 
 
 def mean_and_deviation(x: jax.Array, lengths: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Unbiased statistics over the frames of x [B, T, C]: [B, 2 C] float32."""
+    """Computes unbiased statistics over the frames of x [B, T, C]: [B, 2 C] float32."""
     x, lengths = x.astype(jnp.float32), lengths[:, None]
     mean = jnp.sum(zero_padding(x, mask), axis=1) / lengths  # [B, C]
     square = zero_padding((x - mean[:, None]) ** 2, mask)

@@ -49,7 +49,7 @@ class SemanticCodecConfig:
 
     @classmethod
     def indextts2(cls) -> "SemanticCodecConfig":
-        """The released codec of MaskGCT and IndexTTS2."""
+        """Returns the released codec of MaskGCT and IndexTTS2."""
         return cls(
             feature_width=1024,
             codebook_size=8192,
@@ -61,7 +61,7 @@ class SemanticCodecConfig:
 
     @classmethod
     def tiny(cls) -> "SemanticCodecConfig":
-        """A model for tests."""
+        """Returns a model for tests."""
         return cls(
             feature_width=24,
             codebook_size=40,
@@ -148,7 +148,7 @@ class Quantizer(nnx.Module):
         self.out_proj = WeightNormLinear(cfg.codebook_width, cfg.feature_width, rngs=rngs)
 
     def nearest(self, z: jax.Array) -> jax.Array:
-        """Codes [B, T] int32 whose rows have the largest cosine with z [B, T, Z].
+        """Returns codes [B, T] int32 whose rows have the largest cosine with z [B, T, Z].
 
         In full float32: the best two of 8192 rows are often closer than a TF32 product is exact.
         """
@@ -158,7 +158,7 @@ class Quantizer(nnx.Module):
         return jnp.argmax(cosine, axis=-1).astype(jnp.int32)
 
     def __call__(self, codes: jax.Array) -> jax.Array:
-        """Projected codebook rows [B, T, D] of codes [B, T]."""
+        """Returns the projected codebook rows [B, T, D] of codes [B, T]."""
         return self.out_proj(self.codebook(codes))
 
 
@@ -176,7 +176,7 @@ class SemanticCodec(nnx.Module):
             self.up = nnx.Conv(width, width, 3, padding=1, rngs=rngs)
 
     def project(self, features: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """What is quantised: features [B, T, D] in the space of the codebook, [B, T_code, Z]."""
+        """Projects features [B, T, D] to the space of the codebook, [B, T_code, Z]."""
         x = features.astype(self.encoder.embed.kernel.dtype)
         if self.downsample_scale == 2:
             x = jax.nn.gelu(self.down(zero_padding(x, mask)), approximate=False)
@@ -197,12 +197,12 @@ class SemanticCodec(nnx.Module):
     def quantize(
         self, features: jax.Array, mask: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """Like `encode`; returns codes [B, T_code] and their embeddings [B, T_code, D] (S_ref)."""
+        """Returns codes [B, T_code] and their embeddings [B, T_code, D] (S_ref)."""
         codes = self.encode(features, mask)
         return codes, self.embed(codes)
 
     def embed(self, codes: jax.Array) -> jax.Array:
-        """Embeddings [B, T_code, D] of codes [B, T_code] int32 (upstream's `vq2emb`)."""
+        """Looks up embeddings [B, T_code, D] of codes [B, T_code] int32 (upstream's `vq2emb`)."""
         return self.quantizer(codes)
 
     def decode(self, embedding: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -221,7 +221,7 @@ class SemanticCodec(nnx.Module):
         return x
 
     def code_mask(self, mask: jax.Array | None) -> jax.Array | None:
-        """The mask [B, T_code] of the codes of features with `mask` [B, T]."""
+        """Returns the mask [B, T_code] of the codes of features with `mask` [B, T]."""
         return None if mask is None else mask[:, :: self.downsample_scale]
 
 

@@ -48,7 +48,7 @@ class W2VBertConfig:
 
     @classmethod
     def indextts2(cls) -> "W2VBertConfig":
-        """facebook/w2v-bert-2.0."""
+        """Returns the settings of facebook/w2v-bert-2.0."""
         return cls(
             num_layers=24,
             width=1024,
@@ -62,7 +62,7 @@ class W2VBertConfig:
 
     @classmethod
     def tiny(cls) -> "W2VBertConfig":
-        """A model for tests."""
+        """Returns a model for tests."""
         return cls(
             num_layers=2,
             width=24,
@@ -221,7 +221,7 @@ class W2VBert(nnx.Module):
     def hidden_states(
         self, features: jax.Array, mask: jax.Array | None, layers: Sequence[int]
     ) -> tuple[jax.Array, ...]:
-        """The outputs [B, T, D] of several layers; layer 0 is the projected features."""
+        """Returns the outputs [B, T, D] of several layers; layer 0 is the projected features."""
         x = features.astype(self.feature_proj.kernel.dtype)
         x = zero_padding(self.feature_proj(self.feature_norm(x)), mask)
         hidden = [x]

@@ -160,7 +160,7 @@ class Writer:
     def _origin(
         self, name: str, file: WeightFile, wrapper: str, keys: Mapping[str, str]
     ) -> dict[str, Any]:
-        """What `provenance.json` says of a file and its converted tensors (name -> key)."""
+        """Returns what `provenance.json` says of a file and its converted tensors (name -> key)."""
         converted = set(keys.values())
         others = (*file.others, *(key for key in file.tensors if key not in converted))
         return {
@@ -179,7 +179,7 @@ class Writer:
 
 
 def _table(name: str, values: np.ndarray) -> np.ndarray:
-    """A small table in the dtype to store it in."""
+    """Returns a small table in the dtype to store it in."""
     # The root of the variance is taken in the dtype of the file.
     keep = name == "feature_variance" and values.itemsize < 4
     return values if keep else values.astype(np.float32)

@@ -96,7 +96,7 @@ class _Origin:
 
     @classmethod
     def standard(cls, name: str, tensors: Mapping[str, np.ndarray], place: str) -> "_Origin":
-        """The file of a part that was never in a release, at `place` in it."""
+        """Returns the file of a part that was never in a release, at `place` in it."""
         wrapper = "generator/" if name == "vocoder" else ""
         return cls(
             file=place,
@@ -244,7 +244,7 @@ class _Exporter:
         return store.read_arrays(self.path / kind / name, fingerprint or "unknown")
 
     def _restore(self, name: str, torch_name: str, tensor: np.ndarray) -> np.ndarray:
-        """The tensor contiguous and in its original dtype, as far as that can hold it."""
+        """Makes the tensor contiguous and in its original dtype, as far as that can hold it."""
         origin = self.origins.get(name)
         if origin is None or torch_name not in origin.tensors:
             return tensor.astype(np.float32, order="C", copy=False)
@@ -278,14 +278,14 @@ class _Exporter:
         )
 
     def _place(self, place: str) -> pathlib.Path:
-        """The file at `place` in the release, its directory made."""
+        """Returns the file at `place` in the release, its directory made."""
         path = _inside(self.out, place)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
 
 def _inside(folder: pathlib.Path, place: str) -> pathlib.Path:
-    """The path `place` of provenance.json, which may come from anywhere, in `folder`."""
+    """Returns the path `place` of provenance.json, which may come from anywhere, in `folder`."""
     path = pathlib.PurePosixPath(place)
     if path.is_absolute() or ".." in path.parts:
         raise CheckpointError(f"provenance.json leads out of its directory: {place}")
@@ -293,7 +293,7 @@ def _inside(folder: pathlib.Path, place: str) -> pathlib.Path:
 
 
 def _tokenizers(path: pathlib.Path) -> Iterator[tuple[str, str]]:
-    """Place in a release and in the checkpoint `path` of every tokenizer file."""
+    """Returns the place of every tokenizer file in a release and in the checkpoint `path`."""
     folders = {"tokenizer": FILES["tokenizer"], "tokenizer/qwen3": FILES["qwen3"]}
     for folder, neighbour in folders.items():
         for file in sorted((path / folder).glob("*")):
@@ -303,7 +303,7 @@ def _tokenizers(path: pathlib.Path) -> Iterator[tuple[str, str]]:
 
 
 def _facts(settings: Settings) -> dict[str, Any]:
-    """All settings but names and fingerprints, under dotted names."""
+    """Returns all settings but names and fingerprints, under dotted names."""
     out: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -321,7 +321,7 @@ def _facts(settings: Settings) -> dict[str, Any]:
 
 
 def _buffers(name: str, cfg: Any, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What PyTorch models keep beside weights, for the part `name` with those `tensors`."""
+    """Returns what PyTorch models keep beside weights, for the part `name` with those `tensors`."""
     if name == "t2s":
         return {
             torch_name: sinusoid(CONDITIONER_POSITIONS, getattr(cfg, part).width)[None]

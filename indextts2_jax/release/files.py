@@ -118,7 +118,7 @@ def _read_pickle(path: pathlib.Path) -> Any:
 
 
 def _numpy_globals() -> list[Any]:
-    """The functions and classes that pickles of NumPy's numbers name; none of them runs code."""
+    """Returns what pickles of NumPy's numbers name; nothing of it runs code."""
     functions = {
         "scalar": np.float32(0).__reduce__()[0],
         "_reconstruct": np.array(0).__reduce__()[0],
@@ -195,7 +195,7 @@ def unwrap(name: str, keys: Iterable[str]) -> tuple[str, dict[str, str]]:
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
-    """A torch tensor as NumPy, without a copy, bfloat16 included."""
+    """Views a torch tensor as NumPy, without a copy, bfloat16 included."""
     import torch
 
     if tensor.dtype == torch.bfloat16:
@@ -242,7 +242,7 @@ def write_weights(
 def _write_safetensors(
     path: pathlib.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None
 ) -> None:
-    """Unlike the library's writer, keeps the order of the tensors."""
+    """Writes it; unlike the library's writer, keeps the order of the tensors."""
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
     start = 0
     for key, x in tensors.items():

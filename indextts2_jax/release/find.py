@@ -197,7 +197,7 @@ class Release:
             return tuple(self.config["emo_num"])
 
     def settings(self, configs: Mapping[str, Any], fingerprints: Mapping[str, str]) -> Settings:
-        """The settings of a checkpoint made from this release.
+        """Returns the settings of a checkpoint made from this release.
 
         Args:
           configs: part name -> its architecture.
@@ -234,7 +234,7 @@ class Release:
     def encoder_settings(
         self, configs: Mapping[str, Any], fingerprints: Mapping[str, str]
     ) -> Settings:
-        """As `settings`, of a checkpoint without T2S and S2M; training them completes it."""
+        """Returns `settings` of a checkpoint without T2S and S2M; training them completes it."""
         with _reading(self.files["vocoder_config"]):
             mel = MelConfig.from_vocoder(_json(self.files["vocoder_config"]))
         codes_per_second = CODES_PER_SECOND / configs["semantic_codec"].downsample_scale
@@ -254,7 +254,7 @@ class Release:
         )
 
     def texts(self) -> Iterator[tuple[pathlib.Path, str, str]]:
-        """The files that are no weights: tokenizers, settings, licences.
+        """Returns the files that are no weights: tokenizers, settings, licences.
 
         Yields:
           The file, its path in a release directory, and its path in a checkpoint directory.
@@ -329,7 +329,7 @@ def read_config(
 def _first(
     roots: Iterable[pathlib.Path], patterns: Iterable[str]
 ) -> tuple[pathlib.Path, pathlib.Path] | None:
-    """The first root in which a file matches one of the patterns, and that file."""
+    """Returns the first root in which a file matches one of the patterns, and that file."""
     patterns = list(patterns)
     for root in roots:
         for pattern in patterns:
@@ -339,7 +339,7 @@ def _first(
 
 
 def _whole(path: pathlib.Path) -> pathlib.Path:
-    """The file that holds all weights, of the index of several."""
+    """Returns the file that holds all weights, of the index of several."""
     return path.with_name(path.name.removesuffix(".index.json"))
 
 

@@ -77,7 +77,7 @@ class Source:
     pinned: bool = True
 
     def place(self, file: File) -> str:
-        """The path of a file in a release."""
+        """Returns the path of a file in a release."""
         return (pathlib.PurePosixPath(self.folder) / file.path).as_posix()
 
 
@@ -181,7 +181,7 @@ PINNED = (
 
 
 def user_cache() -> pathlib.Path:
-    """Where the project keeps what can be made again."""
+    """Finds where the project keeps what can be made again."""
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "indextts2_jax"
 
 
@@ -246,7 +246,7 @@ class Plan:
         return sum(file.size for _, file in self.missing)
 
     def checkpoint_bytes(self, dtype: str) -> int:
-        """The most that a checkpoint takes which stores large parts in `dtype`."""
+        """Returns the most that a checkpoint takes which stores large parts in `dtype`."""
         sizes = {s.place(f): f.size for s in self.sources for f in s.files if f.is_weights}
         # Qwen3 comes in 16 bits; T2S and S2M come in 32.
         wide = sum(n for place, n in sizes.items() if place.startswith(QWEN))
@@ -300,7 +300,7 @@ class Plan:
             )
 
     def provenance(self) -> list[dict[str, Any]]:
-        """What `provenance.json` says of where the files came from."""
+        """Returns what `provenance.json` says of where the files came from."""
         return [
             {
                 "repository": source.repo,
@@ -314,21 +314,21 @@ class Plan:
 
 
 def hub_cache() -> pathlib.Path:
-    """The directory that `huggingface_hub` fetches into."""
+    """Returns the directory that `huggingface_hub` fetches into."""
     from huggingface_hub import constants
 
     return pathlib.Path(constants.HF_HUB_CACHE)
 
 
 def endpoint() -> str:
-    """The address of the hub."""
+    """Returns the address of the hub."""
     from huggingface_hub import constants
 
     return constants.ENDPOINT
 
 
 def free_bytes(path: pathlib.Path) -> int:
-    """Room on the disk on which `path` lies, or will lie."""
+    """Measures the room on the disk on which `path` lies, or will lie."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
@@ -351,7 +351,7 @@ def _ask_for(source: Source, file: File) -> None:
 
 
 def _at_hub(repo: str, revision: str | None, emotion_text: bool) -> Source:
-    """A model that is not pinned, as the hub has it."""
+    """Returns a model that is not pinned, as the hub has it."""
     import huggingface_hub as hub
 
     with _quiet(), _explained(repo):
@@ -376,18 +376,18 @@ def _at_hub(repo: str, revision: str | None, emotion_text: bool) -> Source:
 
 
 def _auxiliary_names(source: Source) -> set[str]:
-    """Which files of the auxiliary models a source has."""
+    """Says which files of the auxiliary models a source has."""
     return {name for file in source.files for name in AUXILIARY if _is_in(source.place(file), name)}
 
 
 def _is_in(place: str, name: str) -> bool:
-    """Whether the auxiliary file `name` is looked for at this path of a release."""
+    """Tells whether the auxiliary file `name` is looked for at this path of a release."""
     patterns = (pathlib.PurePosixPath(pattern).as_posix() for pattern in AUXILIARY[name])
     return any(fnmatch.fnmatchcase(place.removeprefix("hf_cache/"), p) for p in patterns)
 
 
 def _needed(repo: str, sizes: Mapping[str, int], places: Mapping[str, str]) -> list[str]:
-    """Which files of a repository a release needs; `places` is what its config.yaml names."""
+    """Says which files of a repository a release needs; `places` is what its config.yaml names."""
     wanted = {pathlib.PurePosixPath(place).as_posix() for place in places.values()}
     patterns = ["*LICEN[CS]E*", "glossary.yaml", OWN_SETTINGS]
     patterns += ["hf_cache/*/preprocessor_config.json"]

@@ -81,7 +81,7 @@ class Target:
 
 
 def natural_frames(num_codes: int, frames_per_code: float) -> int:
-    """Mel frames of codes that nobody stretches; in float32, as torch multiplies."""
+    """Counts mel frames of codes that nobody stretches; in float32, as torch multiplies."""
     return int(np.float32(num_codes) * np.float32(frames_per_code))
 
 
@@ -101,7 +101,7 @@ def shares(total: int, weights: Sequence[float]) -> list[int]:
 
 
 def total_frames(seconds: float, silence: int, sample_rate: int, hop_length: int) -> int:
-    """Mel frames that a speech of `seconds` has beside `silence` samples of pauses.
+    """Counts mel frames that a speech of `seconds` has beside `silence` samples of pauses.
 
     Raises:
       InputError: if nothing is left.

@@ -77,7 +77,7 @@ def setting(default: Any, help: str, **declared: Any) -> Any:
 
 
 def settings(cls: type) -> list[Setting]:
-    """Everything that a dataclass declares with `setting`."""
+    """Returns everything that a dataclass declares with `setting`."""
     hints = typing.get_type_hints(cls)
     return [
         dataclasses.replace(
@@ -92,7 +92,7 @@ def settings(cls: type) -> list[Setting]:
 
 
 def _kind(hint: Any) -> type:
-    """The type of a value that is given: `int` of `int | None`."""
+    """Returns the type of a value that is given: `int` of `int | None`."""
     if isinstance(hint, types.UnionType):
         return next(x for x in typing.get_args(hint) if x is not types.NoneType)
     return hint
@@ -111,7 +111,7 @@ def check(values: Any) -> None:
 
 
 def changed(values: Any) -> dict[str, Any]:
-    """The settings of a dataclass that are not its defaults, by name."""
+    """Returns the settings of a dataclass that are not its defaults, by name."""
     pairs = ((x, getattr(values, x.field)) for x in settings(type(values)))
     return {x.name: value for x, value in pairs if value != x.default}
 
@@ -124,7 +124,7 @@ def documented(cls: type) -> type:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether it can be written: bytes that are not UTF-8, and halves of escapes, cannot be."""
+    """Tells whether it can be written: bytes that are not UTF-8 and halves of escapes cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

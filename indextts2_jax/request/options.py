@@ -64,7 +64,7 @@ class Silences(NamedTuple):
     trailing: int
 
     def total(self, num_segments: int) -> int:
-        """All silence of a speech of so many segments."""
+        """Returns all silence of a speech of so many segments."""
         return self.leading + (num_segments - 1) * self.interval + self.trailing
 
 
@@ -164,19 +164,19 @@ class Options:
         return self.fade and not self.compat
 
     def silences(self, sample_rate: int) -> Silences:
-        """The silences that belong to the speech, in samples."""
+        """Returns the silences that belong to the speech, in samples."""
         ms = self.leading_silence_ms, self.interval_silence_ms, self.trailing_silence_ms
         return Silences(*(int(sample_rate * x / 1000) for x in ms))
 
     def rules(self, checkpoint: Rules) -> Rules:
-        """The checkpoint's rules of decoding, with the user's say on positions."""
+        """Returns the checkpoint's rules of decoding, with the user's say on positions."""
         if self.positions is None:
             return checkpoint
         positions = self.positions
         return dataclasses.replace(checkpoint, positions=positions)  # pyright: ignore
 
     def slots(self, checkpoint: tuple[str, ...]) -> tuple[str, ...]:
-        """What the duration slots hold for a wanted number of codes, given the checkpoint's own.
+        """Returns what the duration slots hold for a number of codes, given the checkpoint's own.
 
         Raises:
           InputError: if the checkpoint has another number of slots.
@@ -192,13 +192,13 @@ class Options:
         return slots
 
     def beams(self, checkpoint: int) -> int:
-        """The number of beams, given the checkpoint's own."""
+        """Returns the number of beams, given the checkpoint's own."""
         if self.num_beams is not None:
             return self.num_beams
         return 1 if self.greedy else checkpoint
 
     def sampling(self) -> dict[str, Any]:
-        """How the next code is picked: the settings of `Sampling.make`."""
+        """Returns how the next code is picked: the settings of `Sampling.make`."""
         return {name: getattr(self, name) for name in SAMPLING}
 
     def program_key(self) -> tuple[Any, ...]:

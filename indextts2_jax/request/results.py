@@ -48,7 +48,7 @@ class Speech:
         return len(self.samples) / self.sample_rate
 
     def report(self) -> dict[str, Any]:
-        """What was made, as JSON values."""
+        """Returns what was made, as JSON values."""
         return {
             "sample_rate": self.sample_rate,
             "samples": len(self.samples),

@@ -47,7 +47,7 @@ class Words:
         return cls(vectors.astype(np.float16), frames.astype(np.int32))
 
     def fit(self, num_frames: int) -> "Words":
-        """The same words, stretched so that they cover `num_frames` frames."""
+        """Returns the same words, stretched so that they cover `num_frames` frames."""
         ends = np.cumsum(self.frames, dtype=np.float64)
         ends = np.rint(ends * (num_frames / ends[-1])).astype(np.int32)
         return dataclasses.replace(self, frames=np.diff(ends, prepend=np.int32(0)))

@@ -56,7 +56,7 @@ class VelocityConfig:
 
     @classmethod
     def indextts2(cls) -> "VelocityConfig":
-        """The released size."""
+        """Returns the released size."""
         return cls(
             num_mels=80,
             condition_width=512,
@@ -70,7 +70,7 @@ class VelocityConfig:
 
     @classmethod
     def tiny(cls) -> "VelocityConfig":
-        """A size for tests."""
+        """Returns a size for tests."""
         return cls(
             num_mels=8,
             condition_width=12,
@@ -84,7 +84,7 @@ class VelocityConfig:
 
 
 def rotate_pairs(x: jax.Array) -> jax.Array:
-    """Rotary position embedding of x [B, T, N, H] on adjacent pairs (2 j, 2 j + 1)."""
+    """Applies the rotary position embedding to x [B, T, N, H] on adjacent pairs (2 j, 2 j + 1)."""
     time, width = x.shape[1], x.shape[3]
     angle = np.outer(np.arange(time), 10000.0 ** (-np.arange(0, width, 2) / width))  # [T, H / 2]
     cos = np.repeat(np.cos(angle), 2, axis=1).astype(np.float32)[:, None]  # [T, 1, H]
@@ -282,7 +282,7 @@ class Velocity(nnx.Module):
         key: jax.Array | None = None,
         remat: bool = False,
     ) -> jax.Array:
-        """As `__call__`, with the result of `encode_condition` for the conditions."""
+        """Does as `__call__`, with the result of `encode_condition` for the conditions."""
         mask = length_mask(lengths, x.shape[1])
         x = x.astype(self.merge.kernel.dtype)
         time = self.time_embedding(t)  # [B, D]

@@ -33,12 +33,12 @@ class LengthRegulatorConfig:
 
     @classmethod
     def indextts2(cls) -> "LengthRegulatorConfig":
-        """The released size."""
+        """Returns the released size."""
         return cls(in_width=1024, width=512)
 
     @classmethod
     def tiny(cls) -> "LengthRegulatorConfig":
-        """A size for tests."""
+        """Returns a size for tests."""
         return cls(in_width=16, width=12)
 
 

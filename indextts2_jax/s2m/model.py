@@ -42,7 +42,7 @@ class S2MConfig:
 
     @classmethod
     def indextts2(cls) -> "S2MConfig":
-        """The released size."""
+        """Returns the released size."""
         return cls(
             latent_widths=(1280, 256, 128, 1024),
             length_regulator=LengthRegulatorConfig.indextts2(),
@@ -51,7 +51,7 @@ class S2MConfig:
 
     @classmethod
     def small(cls) -> "S2MConfig":
-        """A few million parameters: trains on a laptop."""
+        """Returns a size of a few million parameters, which trains on a laptop."""
         released = cls.indextts2()
         return dataclasses.replace(
             released,
@@ -69,7 +69,7 @@ class S2MConfig:
 
     @classmethod
     def tiny(cls) -> "S2MConfig":
-        """A size for tests."""
+        """Returns a size for tests."""
         return cls(
             latent_widths=(20, 8, 4, 16),
             length_regulator=LengthRegulatorConfig.tiny(),

@@ -31,12 +31,12 @@ class WaveNetConfig:
 
     @classmethod
     def indextts2(cls) -> "WaveNetConfig":
-        """The released size."""
+        """Returns the released size."""
         return cls(width=512, num_layers=8, kernel_size=5, dilation_rate=1, dropout=0.2)
 
     @classmethod
     def tiny(cls) -> "WaveNetConfig":
-        """A size for tests."""
+        """Returns a size for tests."""
         return cls(width=16, num_layers=3, kernel_size=5, dilation_rate=1, dropout=0.2)
 
 

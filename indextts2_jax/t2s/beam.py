@@ -60,7 +60,7 @@ class BeamState:
 
     @classmethod
     def make(cls, first: gen.DecodeState, prefix_mask: jax.Array, num_beams: int) -> "BeamState":
-        """The beams before the first code, given the state after `prefill`."""
+        """Returns the beams before the first code, given the state after `prefill`."""
         (B, P), S = prefix_mask.shape, first.cache.size
         start = jnp.ones((B, 1), bool)
         readable = jnp.concatenate([prefix_mask, start, jnp.zeros((B, S - P - 1), bool)], axis=1)
@@ -83,7 +83,7 @@ class BeamState:
         )
 
     def grow(self, size: int) -> "BeamState":
-        """The same state with room for `size` positions."""
+        """Returns the same state with room for `size` positions."""
         room = ((0, 0), (0, 0), (0, size - self.readable.shape[-1]))
         readable = jnp.pad(self.readable, room)
         return dataclasses.replace(self, cache=self.cache.grow(size), readable=readable)

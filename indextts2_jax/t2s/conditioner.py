@@ -52,7 +52,7 @@ class ConditionerConfig:
 
 
 def sinusoid(length: int, width: int) -> np.ndarray:
-    """Sine and cosine of position j at even and odd columns, [length, width] float32."""
+    """Returns sine and cosine of position j at even and odd columns, [length, width] float32."""
     # In float64, so that every machine rounds to the same table.
     angle = np.arange(length)[:, None] * np.exp(-math.log(1e4) * np.arange(0, width, 2) / width)
     table = np.zeros((length, width), np.float32)
@@ -93,7 +93,7 @@ class ConformerBlock(nnx.Module):
         return self.norm_final(x)
 
     def _attention(self, x: jax.Array, mask: jax.Array | None, table: jax.Array) -> jax.Array:
-        """Attention with absolute key positions.
+        """Computes attention with absolute key positions.
 
         score[i, j] = (q_i + u) k_j + (q_i + v) p_j = q_i (k_j + p_j) + (u k_j + v p_j): p_j belongs
         to key j alone, upstream does no relative shift.
@@ -212,7 +212,7 @@ class Conditioner(nnx.Module):
         return self.norm_blocks(x), mask
 
     def _positions(self, length: int, width: int) -> jax.Array:
-        """The rows of the table of positions, [length, width] float32."""
+        """Returns the rows of the table of positions, [length, width] float32."""
         if self.positions is None:
             return jnp.asarray(sinusoid(length, width))
         if length > self.positions.shape[0]:

@@ -55,7 +55,7 @@ class Sampling:
         repetition_penalty: float = 10.0,
         typical_mass: float = 1.0,
     ) -> "Sampling":
-        """The same settings for every item; the defaults are those of the released pipeline."""
+        """Returns the same settings for every item; defaults are those of the release."""
         return cls(
             jnp.full(batch, greedy),
             jnp.full(batch, temperature, jnp.float32),
@@ -67,7 +67,7 @@ class Sampling:
 
     @classmethod
     def stack(cls, items: Sequence["Sampling"]) -> "Sampling":
-        """One batch of the items' settings."""
+        """Returns one batch of the items' settings."""
         return jax.tree.map(lambda *fields: jnp.concatenate(fields), *items)
 
 
@@ -81,7 +81,7 @@ class CodeLimits:
 
     @classmethod
     def make(cls, batch: int, most: int) -> "CodeLimits":
-        """The same limit for every item, no exact number."""
+        """Returns the same limit for every item, no exact number."""
         return cls(jnp.full(batch, most, jnp.int32), jnp.zeros(batch, jnp.int32))
 
     def enforce(self, scores: jax.Array, step: jax.Array, stop_code: int) -> jax.Array:
@@ -142,7 +142,7 @@ class DecodeState:
     trace: "StepScores | None"  # None unless asked for
 
     def grow(self, size: int) -> "DecodeState":
-        """The same state with room for `size` positions."""
+        """Returns the same state with room for `size` positions."""
         return dataclasses.replace(self, cache=self.cache.grow(size))
 
 
@@ -156,7 +156,7 @@ class StepScores:
 
     @classmethod
     def empty(cls, batch: int, capacity: int, num_codes: int) -> "StepScores":
-        """The trace before the first step."""
+        """Returns the trace before the first step."""
         return cls(
             jnp.zeros((batch, TRACED_STEPS, num_codes), jnp.float32),
             jnp.zeros((batch, capacity), jnp.float32),
@@ -185,14 +185,14 @@ class Generated:
 
 
 def margin(scores: jax.Array) -> jax.Array:
-    """How much the best of scores [B, V] is better than the second, [B]."""
+    """Returns how much the best of scores [B, V] is better than the second, [B]."""
     others = jnp.arange(scores.shape[-1]) != jnp.argmax(scores, axis=-1, keepdims=True)
     # XLA:CPU makes a sort of a top-k of two.
     return jnp.max(scores, axis=-1) - jnp.max(scores, axis=-1, where=others, initial=-jnp.inf)
 
 
 def penalize(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
-    """Repetition penalty: scores [B, V] of seen codes divided (positive) or multiplied."""
+    """Divides (positive) or multiplies scores [B, V] of seen codes: the repetition penalty."""
     penalty = penalty[:, None]
     return jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
 
@@ -407,7 +407,7 @@ def generate(
 def cache_sizes(
     model: T2S, prefix: Prefix, limits: CodeLimits, positions_per_code: int = 1
 ) -> list[int]:
-    """The sizes that a cache may go through: of the prefix, the start code and ever more codes.
+    """Returns the sizes that a cache goes through: prefix, start code and ever more codes.
 
     Raises:
       ValueError: if a limit is not in the position table.

@@ -83,7 +83,7 @@ class T2SConfig:
 
     @classmethod
     def indextts2(cls) -> "T2SConfig":
-        """The released IndexTTS-2 (865,980,639 parameters)."""
+        """Returns the released IndexTTS-2 (865,980,639 parameters)."""
         return cls(
             width=1280,
             num_layers=24,
@@ -100,12 +100,12 @@ class T2SConfig:
 
     @classmethod
     def paper(cls) -> "T2SConfig":
-        """The paper's sequence: one duration slot, zero when the duration is free."""
+        """Returns the paper's sequence: one duration slot, zero when the duration is free."""
         return dataclasses.replace(cls.indextts2(), num_speed_embeddings=0, free_slots=("zero",))
 
     @classmethod
     def small(cls) -> "T2SConfig":
-        """A few million parameters: trains on a laptop."""
+        """Returns a size of a few million parameters, which trains on a laptop."""
         return dataclasses.replace(
             cls.paper(),
             width=192,
@@ -117,7 +117,7 @@ class T2SConfig:
 
     @classmethod
     def tiny(cls, num_text_tokens: int = 40) -> "T2SConfig":
-        """For tests."""
+        """Returns a size for tests."""
         return cls(
             width=32,
             num_layers=2,
@@ -207,7 +207,7 @@ class KVCache:
 
     @classmethod
     def empty(cls, cfg: T2SConfig, batch: int, size: int, dtype: Any) -> "KVCache":
-        """A cache with room for `size` positions."""
+        """Returns a cache with room for `size` positions."""
         rows, layers = batch * cfg.num_heads, range(cfg.num_layers)
         return cls(
             tuple(jnp.zeros((rows, cfg.head_dim, size), dtype) for _ in layers),
@@ -215,7 +215,7 @@ class KVCache:
         )
 
     def grow(self, size: int) -> "KVCache":
-        """The same cache with room for `size` positions."""
+        """Returns the same cache with room for `size` positions."""
         none, more = (0, 0), (0, size - self.size)
         return KVCache(
             tuple(jnp.pad(x, (none, none, more)) for x in self.keys),
@@ -288,7 +288,7 @@ class Block(nnx.Module):
         return x + self._drop(y, key_3), (k, v)
 
     def heads(self, x: jax.Array) -> jax.Array:
-        """Queries, keys and values [3, B, N, H, T] of x [B, T, D]."""
+        """Returns queries, keys and values [3, B, N, H, T] of x [B, T, D]."""
         B, T, _ = x.shape
         qkv = self.qkv(self.norm_attention(x)).reshape(B, T, 3, self.num_heads, -1)
         return qkv.transpose(2, 0, 3, 4, 1)
@@ -425,7 +425,7 @@ class T2S(nnx.Module):
     def trunk(
         self, x: jax.Array, mask: jax.Array, cache: KVCache | None = None, start: Any = 0
     ) -> tuple[jax.Array, KVCache]:
-        """All blocks and both last norms; arguments as in `Block`. Returns [B, T, D], the cache."""
+        """Runs all blocks and both last norms: [B, T, D], the cache. Arguments as in `Block`."""
         kept = []
         for i, block in enumerate(self.blocks):
             layer = None if cache is None else (cache.keys[i], cache.values[i])
@@ -437,7 +437,7 @@ class T2S(nnx.Module):
     def training_trunk(
         self, x: jax.Array, mask: jax.Array, *, key: jax.Array | None, remat: bool
     ) -> jax.Array:
-        """`trunk` without a cache, with dropout if there is a key.
+        """Runs `trunk` without a cache, with dropout if there is a key.
 
         Args:
           x: [B, T, D].
@@ -471,7 +471,7 @@ class T2S(nnx.Module):
         key: jax.Array | None = None,
         remat: bool = False,
     ) -> jax.Array:
-        """One pass over known codes, position rows 0, 1, 2, ... as in training.
+        """Makes one pass over known codes, position rows 0, 1, 2, ... as in training.
 
         Args:
           prefix: conditions and text, P positions.
@@ -489,7 +489,7 @@ class T2S(nnx.Module):
     def teacher_forced_inputs(
         self, prefix: Prefix, codes: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """What the blocks read in `teacher_forced`: x [B, S, D], mask [B, S, S]; S = P + 1 + T."""
+        """Makes what `teacher_forced` reads: x [B, S, D], mask [B, S, S]; S = P + 1 + T."""
         B, T = codes.shape
         start = jnp.full((B, 1), self.cfg.start_code, codes.dtype)
         inputs = jnp.concatenate([start, codes], axis=1)
@@ -529,7 +529,7 @@ def for_decoding(model: T2S) -> T2S:
 
 
 def gpt_latents(model: T2S, prefix: Prefix, codes: jax.Array) -> jax.Array:
-    """The latents [B, T, D] of codes [B, T] that S2M adds to the code embeddings."""
+    """Returns the latents [B, T, D] of codes [B, T] that S2M adds to the code embeddings."""
     P = prefix.x.shape[1]
     return model.teacher_forced(prefix, codes)[:, P : P + codes.shape[1]]
 

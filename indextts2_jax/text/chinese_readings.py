@@ -31,14 +31,14 @@ _STOP = re.compile("[。！？；;!?\n]")
 
 
 def around(match: re.Match, before: int = 24, after: int = 10) -> tuple[str, str]:
-    """What stands before and behind a match in its sentence, a few characters of it."""
+    """Finds what stands before and behind a match in its sentence, a few characters of it."""
     start, end = match.span()
     left = _STOP.split(match.string[max(0, start - before) : start])[-1]
     return left, _STOP.split(match.string[end : end + after])[0]
 
 
 def near(words: re.Pattern, match: re.Match) -> bool:
-    """Whether one of the words stands near a match, in its sentence."""
+    """Tells whether one of the words stands near a match, in its sentence."""
     return any(map(words.search, around(match)))
 
 
@@ -53,7 +53,7 @@ def one_by_one(match: re.Match) -> str:
 
 
 def named(match: re.Match) -> str:
-    """A word and its digits; a hyphen between two numbers is 杠."""
+    """Reads a word and its digits; a hyphen between two numbers is 杠."""
     read = [number(part) if len(part) < 3 else digits(part) for part in match["id"].split("-")]
     return (
         match["before"] + "杠".join(read)
@@ -107,7 +107,7 @@ def two_dates(match: re.Match) -> str:
 
 
 def year(match: re.Match) -> str:
-    """1998年 is a year; 2000年前 and 5000年历史 count years."""
+    """Reads a number before 年: 1998年 is a year; 2000年前 and 5000年历史 count years."""
     year = match["year"]
     before, after = around(match)
     since = re.match(rf"年(?:{_SINCE})", after) and not re.search("[在到于至自从]$", before)
@@ -198,7 +198,7 @@ def two_years(match: re.Match) -> str:
 
 
 def hyphen(match: re.Match) -> str:
-    """A hyphen between a word and a number: a minus, or a part of a name."""
+    """Reads a hyphen between a word and a number: a minus, or a part of a name."""
     after = match.string[match.end() : match.end() + 16]
     before = match.string[max(0, match.start() - 3) : match.start()]
     if re.search(f"(?:{terms.alternatives(terms.DESIGNATIONS)})$", before):
@@ -214,7 +214,7 @@ def hyphen(match: re.Match) -> str:
 
 
 def lower_end(match: re.Match, *, before_measure: bool = True) -> str:
-    """The lower end of a range, read, with 到."""
+    """Reads the lower end of a range, with 到."""
     if not match["low"]:
         return ""
     scale = match["low_scale"] or ""
@@ -246,7 +246,7 @@ def per_what(written: str) -> str:
 
 
 def measure(match: re.Match) -> str:
-    """5kg, 60km/h, 3-5元/斤: what is behind the slash comes first."""
+    """Reads 5kg, 60km/h, 3-5元/斤: what is behind the slash comes first."""
     unit = match["unit"]
     name = terms.UNITS.get(unit, unit)
     words = f"{lower_end(match)}{count(match['value'])}{match['scale']}{name}"
@@ -309,7 +309,7 @@ def roman(match: re.Match) -> str:
 
 
 def letters_and_digits(match: re.Match) -> str:
-    """RTX 4090, 波音747: digits; round hundreds are cardinals."""
+    """Reads RTX 4090, 波音747 by digits; round hundreds are cardinals."""
     written = match["id"]
     if written.endswith("00") and written[0] != "0":
         return match["before"] + number(written)

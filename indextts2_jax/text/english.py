@@ -20,7 +20,7 @@ Reading = str | Callable[[re.Match], str]  # a template, or a function
 
 
 def _any(words: Iterable[str]) -> str:
-    """A pattern of any of the words, the longest first."""
+    """Returns a pattern of any of the words, the longest first."""
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
 
 

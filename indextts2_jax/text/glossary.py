@@ -68,7 +68,7 @@ def apply_glossary(text: str, glossary: Glossary, language: Language) -> str:
 
 
 def apply_glossary_original(text: str, glossary: Glossary, language: Language) -> str:
-    """The original's way: term after term, also inside of words and of readings already put."""
+    """Works as the original does: term after term, also inside of words and readings."""
     for term in _longest_first(glossary):
         if (reading := _in(language, glossary[term])) is not None:
             pattern = re.compile(re.escape(term), re.IGNORECASE)
@@ -85,7 +85,7 @@ def _longest_first(terms) -> list[str]:
 
 
 def _whole(term: str) -> str:
-    """A pattern of the term that no letter or digit continues on either side."""
+    """Returns a pattern of the term that no letter or digit continues on either side."""
     before = r"(?<![A-Za-z0-9])" if re.match(r"[A-Za-z0-9]", term) else ""
     after = r"(?![A-Za-z0-9])" if re.search(r"[A-Za-z0-9]$", term) else ""
     return before + re.escape(term) + after

@@ -79,7 +79,7 @@ def _is_chinese(token: re.Match) -> bool:
 
 
 def _words(written: str) -> int:
-    """How many foreign words a token is: a web or e-mail address is many, a letter none."""
+    """Counts how many foreign words a token is: a web or e-mail address is many, a letter none."""
     return _MIN_WORDS if re.search("[@/]", written) else len(written) > 1
 
 
@@ -107,7 +107,7 @@ def _english_runs(
 
 
 def _border(text: str, start: int, end: int, *, chinese_all: int) -> int:
-    """Where, in what lies between two languages, the part of the first one ends.
+    """Returns where, in what lies between two languages, the part of the first one ends.
 
     Numbers decide: those before a mark, or else before the first blank, belong to the first
     language. Where there are none, all is Chinese: the border is `chinese_all`.

@@ -158,7 +158,7 @@ class Normalizer:
         return annotations.restore(text)
 
     def _read(self, language: Language, text: str) -> str:
-        """The engine's words for a whole text, which it sees a few sentences at a time.
+        """Returns the engine's words for a whole text, which it sees a few sentences at a time.
 
         The memory that the engine takes grows with what it sees: 28 KB a character in wetext.
         """
@@ -169,7 +169,7 @@ class Normalizer:
     def _read_part(
         self, language: Language, text: str, smaller: Sequence[Callable[[str], list[str]]]
     ) -> str:
-        """The engine's words; where it fails, those for smaller and smaller parts of the text."""
+        """Returns the engine's words; where it fails, those for smaller and smaller parts."""
         words = text.strip()
         if not words:
             return text
@@ -192,7 +192,7 @@ class Normalizer:
         return text
 
     def _try(self, language: Language, text: str) -> tuple[str, str]:
-        """The engine's words and "", or what is wrong with them: no text may get lost."""
+        """Returns the engine's words and "", or what is wrong with them: no text may get lost."""
         engine = self.engine or (wetext_engine if self.compat else default_engine)
         try:
             read = engine(language, text)
@@ -243,7 +243,7 @@ def _engine_parts(text: str) -> Iterator[str]:
 
 
 def _last_end(pattern: re.Pattern, text: str) -> int:
-    """Where the last match in the first `_PART_SIZE` characters ends; 0 without one."""
+    """Finds where the last match in the first `_PART_SIZE` characters ends; 0 without one."""
     ends = [match.end() for match in pattern.finditer(text, 0, _PART_SIZE)]
     return ends[-1] if ends else 0
 
@@ -275,7 +275,7 @@ class _Hidden:
 
 
 def _letters(number: int) -> str:
-    """0, 1, ... as a, b, ..., z, ba, ...: digits would be read."""
+    """Writes 0, 1, ... as a, b, ..., z, ba, ...: digits would be read."""
     rest, last = divmod(number, 26)
     return (_letters(rest) if rest else "") + chr(ord("a") + last)
 

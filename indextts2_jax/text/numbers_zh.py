@@ -48,7 +48,7 @@ def cardinal(value: int) -> str:
 
 
 def _scale(power: int, groups: list[int]) -> str:
-    """万亿 is 万 where 亿 follows of its own: 一万二千亿."""
+    """Reads 万亿, which is 万 where 亿 follows of its own: 一万二千亿."""
     return "万" if power == 3 and groups[2] else _SCALES[power]
 
 

@@ -99,7 +99,7 @@ def find_cuts(pieces: Sequence[str]) -> list[Cut]:
 
 
 def _cut(text: str, end: int, opening: set[int], closing: set[int]) -> Cut:
-    """What a cut before `text[end]` is."""
+    """Returns what a cut before `text[end]` is."""
     following = end + (text[end] == WORD_START)
     if following < len(text) and (
         text[following] in _STOPS + _CLAUSE_MARKS or following in closing
@@ -119,7 +119,7 @@ def _cut(text: str, end: int, opening: set[int], closing: set[int]) -> Cut:
 
 
 def _quotes(text: str) -> tuple[set[int], set[int]]:
-    """Where quotes open and close. The normalizer writes them all alike, and apostrophes too."""
+    """Finds where quotes open and close: the normalizer writes them and apostrophes alike."""
     opening: set[int] = set()
     closing: set[int] = set()
     is_open = False

@@ -60,12 +60,12 @@ class BigVGANConfig:
 
     @classmethod
     def indextts2(cls) -> "BigVGANConfig":
-        """NVIDIA's bigvgan_v2_22khz_80band_256x, 112 231 249 parameters."""
+        """Returns the settings of NVIDIA's bigvgan_v2_22khz_80band_256x, 112 231 249 parameters."""
         return cls(num_mels=80, width=1536, upsample_rates=(4, 4, 2, 2, 2, 2))
 
     @classmethod
     def tiny(cls) -> "BigVGANConfig":
-        """Two stages, 8 samples per frame; for tests."""
+        """Returns two stages, 8 samples per frame; for tests."""
         return cls(
             num_mels=8,
             width=16,
@@ -120,7 +120,7 @@ class BigVGANConfig:
 
 
 def kaiser_sinc(num_taps: int = 12, half_width: float = 0.3) -> np.ndarray:
-    """Low-pass FIR at half the Nyquist rate, unit gain at 0 Hz: [num_taps] float32."""
+    """Designs a low-pass FIR at half the Nyquist rate, unit gain at 0 Hz: [num_taps] float32."""
     attenuation = 2.285 * (num_taps // 2 - 1) * math.pi * 4 * half_width + 7.95  # dB
     window = np.kaiser(num_taps, 0.1102 * (attenuation - 8.7))
     taps = window * np.sinc((np.arange(num_taps) - (num_taps - 1) / 2) / 2)
@@ -135,7 +135,7 @@ _PI_LOW = math.pi - _PI_HIGH
 
 
 def sin_squared(x: jax.Array) -> jax.Array:
-    """sin(x)^2 of a float32 array, to 3e-7 for |x| up to 1e4; in [0, 1] for any finite x.
+    """Computes sin(x)^2 of a float32 array, to 3e-7 for |x| up to 1e4; in [0, 1] for any finite x.
 
     With XLA's sine the whole generator takes 1.3 times as long on a CPU.
     """
@@ -167,7 +167,7 @@ def _zero_after(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
 
 
 def _last_frame(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """The last valid frame of x [B, T, C]: [B, 1, C]."""
+    """Returns the last valid frame of x [B, T, C]: [B, 1, C]."""
     return jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)
 
 
@@ -181,7 +181,7 @@ def _sum(terms: Iterable[jax.Array]) -> jax.Array:
 
 
 def _fir(x: jax.Array, taps: Sequence[jax.Array], start: int, length: int) -> jax.Array:
-    """sum_k taps[k] * x[:, start + k + t] for t < length."""
+    """Computes sum_k taps[k] * x[:, start + k + t] for t < length."""
     return _sum(x[:, start + k : start + k + length] * tap for k, tap in enumerate(taps))
 
 
