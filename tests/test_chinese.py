@@ -10,6 +10,8 @@ from indextts2_jax.text.chinese import RULES, spoken
 from indextts2_jax.text.normalize import Normalizer
 
 READINGS = (
+    ("流水12345678901234567890", "流水幺二三四五六七八九零幺二三四五六七八九零"),
+    ("周期为2π", "周期为二派"),
     # Dates, times, years
     ("今天是2024年3月15日，星期五。", "今天是二零二四年三月十五日,星期五."),
     ("2024/03/05和2024-03-05是同一天。", "二零二四年三月五日和二零二四年三月五日是同一天."),
@@ -258,7 +260,18 @@ def test_every_rule_reads_something_in_the_table():
 
 
 def test_time_grows_with_the_length():
-    for text in ("他在3点花了$12.50买5个苹果。", "1-2，", "5 ", "—", "一", "A1", "（（"):
+    for text in (
+        "他在3点花了$12.50买5个苹果。",
+        "1-2，",
+        "5 ",
+        "—",
+        "一",
+        "A1",
+        "（（",
+        "1",
+        "1:",
+        "1,",
+    ):
         start = time.process_time()
         spoken(text * (10_000 // len(text)))
         assert time.process_time() - start < 1.0, text

@@ -71,6 +71,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule("roman sign", "[Ⅰ-ⅿ]", read.sign_value),
     _rule("circled", "[①-⒛⓪⓵-⓾❶-➓㈠-㈩㉑-㉟㊀-㊉㊱-㊿]", read.sign_value),
+    _rule("very long", r"(?<![0-9])[0-9]{20,}+", read.yao),
     _rule("blank", rf"(?<=[0-9])[ \t]+(?={_HAN})|(?<={_HAN})[ \t]+(?=[0-9])", ""),
     _rule("zero", "〇", "零"),
     # Numbers that are called.
@@ -270,7 +271,7 @@ RULES: tuple[Rule, ...] = (
         rf"{_START}({N})[\"″”](?=显示|屏|电视|的?笔记本|轮)",
         lambda m: number(m[1]) + "英寸",
     ),
-    _rule("ratio", rf"{_START}{N}(?:\s?:\s?{N})+(?![:0-9])", read.ratio),
+    _rule("ratio", rf"{_START}{N}(?:\s?:\s?{N}){{1,4}}(?![:0-9])", read.ratio),
     _rule("figure", r"(?<=[图表式例])([0-9]{1,2})-([0-9]{1,2})(?![-0-9.])", r"\1杠\2"),
     _rule(
         "scores",

@@ -12,7 +12,7 @@ from indextts2_jax.text import chinese_terms as terms
 from indextts2_jax.text.numbers_zh import cardinal, count, digits, number
 from indextts2_jax.text.numbers_zh import roman as roman_value
 
-N = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]++(?:\.[0-9]+)?)"
+N = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,5}(?![0-9])(?:\.[0-9]+)?|[0-9]++(?:\.[0-9]+)?)"
 UNIT_END = r"(?![A-Za-z²³])"
 COUNTED = (  # what shows that the number before it counts
     rf"(?:\s?(?:[0-9]|[.,][0-9]|[多余来几]|[%‰]|[-+/×*÷=<>^~～–]\s?[0-9]|{terms.UNIT}{UNIT_END}|"
