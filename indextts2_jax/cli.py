@@ -394,9 +394,9 @@ def _run_synthesize(args: argparse.Namespace) -> None:
     from indextts2_jax.request.words import Words
     from indextts2_jax.text.glossary import load_glossary
 
-    options, wish = _options(args), _duration(args)
+    options, duration = _options(args), _duration(args)
     emotion = Emotion(**arguments.given(Emotion, args))
-    check_together(options, wish)
+    check_together(options, duration)
     glossary = None if args.glossary is None else load_glossary(args.glossary)
     noise = None if args.noise is None else _read_noise(args.noise)
     words = None if args.words is None else Words.load(args.words)
@@ -426,7 +426,7 @@ def _run_synthesize(args: argparse.Namespace) -> None:
             speaker,
             emotion=dataclasses.replace(emotion, features=features, weights=weights),
             options=options,
-            duration=wish,
+            duration=duration,
             glossary=glossary,
             words=words,
             noise=noise,

@@ -113,7 +113,7 @@ def test_quiet_parts_do_not_count(parts):
     assert finish.loudness(wave, RATE) == pytest.approx(-23, abs=0.1)
 
 
-def test_loudness_is_what_was_wished_unless_peaks_forbid(caplog):
+def test_loudness_is_what_was_asked_for_unless_peaks_forbid(caplog):
     speech = _sine(2, -30, RATE).astype(np.float32)
     louder, loudness = finish.normalize_loudness(speech, RATE, -23)
     assert loudness == pytest.approx(-23) and louder.dtype == np.float32

@@ -156,8 +156,8 @@ def test_durations_are_exact(tts, speaker, factor):
     assert sum(len(s.codes) for s in speech.segments) == tokens
     seconds = 0.9 * factor
     for by in ("tokens", "stretch"):
-        wish = Duration(seconds=seconds, by=by)
-        speech = tts.synthesize(text, speaker, options=options, duration=wish)
+        duration = Duration(seconds=seconds, by=by)
+        speech = tts.synthesize(text, speaker, options=options, duration=duration)
         assert abs(speech.duration_s - seconds) <= 256 / 22050
     greedy = dataclasses.replace(options, greedy=True)
     natural = tts.synthesize(text, speaker, options=greedy)
@@ -169,8 +169,8 @@ def test_durations_are_exact(tts, speaker, factor):
 @pytest.mark.slow
 def test_the_natural_mode_is_the_plain_model_with_a_duration_vector(tts, speaker, monkeypatch):
     """No mask, no forcing: the same codes as a free run whose duration slots are replaced."""
-    wish = Duration(tokens=30, mode="natural")
-    got = tts.synthesize("Hello there.", speaker, options=SHORT, duration=wish)
+    duration = Duration(tokens=30, mode="natural")
+    got = tts.synthesize("Hello there.", speaker, options=SHORT, duration=duration)
     embed = programs.embed_prefix
     row = tts.settings.decoding.row_offset + 30
     monkeypatch.setattr(
@@ -188,24 +188,27 @@ def test_the_natural_mode_is_the_plain_model_with_a_duration_vector(tts, speaker
 def test_the_duration_vector_changes_what_is_said(tts, speaker):
     codes = [
         tts.synthesize(
-            "Hello there.", speaker, options=dataclasses.replace(SHORT, seed=seed), duration=wish
+            "Hello there.",
+            speaker,
+            options=dataclasses.replace(SHORT, seed=seed),
+            duration=duration,
         )
         .segments[0]
         .codes.tolist()
-        for wish in (Duration(), Duration(tokens=30, mode="natural"))
+        for duration in (Duration(), Duration(tokens=30, mode="natural"))
         for seed in range(3)
     ]
     assert codes[:3] != codes[3:]
 
 
 def test_impossible_durations_are_refused(tts, speaker):
-    for wish, message in [
+    for duration, message in [
         (Duration(tokens=5000), "would have 5000 codes; the model has 160 at most"),
         (Duration(seconds=0.001), "leave no time to speak"),
         (Duration(seconds=1000.0, by="stretch"), "mel frames; that is too long"),
     ]:
         with pytest.raises(InputError, match=message):
-            tts.synthesize("Hello.", speaker, options=SHORT, duration=wish)
+            tts.synthesize("Hello.", speaker, options=SHORT, duration=duration)
 
 
 def test_guidance_is_that_of_the_checkpoint(tts, speaker, monkeypatch):
@@ -259,9 +262,9 @@ def test_silence_stands_between_segments(tts, speaker):
 
 def test_silence_is_added_around_the_speech_and_counts_as_seconds(tts, speaker):
     def speak(**settings):
-        wish = Duration(seconds=settings.pop("seconds", None))
+        duration = Duration(seconds=settings.pop("seconds", None))
         options = dataclasses.replace(SHORT, **settings)
-        return tts.synthesize("Hello there.", speaker, options=options, duration=wish)
+        return tts.synthesize("Hello there.", speaker, options=options, duration=duration)
 
     plain = speak()
     around = speak(leading_silence_ms=100, trailing_silence_ms=50)
@@ -288,9 +291,9 @@ def test_trimmed_speech_begins_and_ends_where_it_sounds(tts, speaker):
 def test_tails_are_trimmed_where_the_duration_is_free(tts, speaker, monkeypatch):
     monkeypatch.setattr(finish, "trim_tail", lambda mel, frame_rate: mel[:-5])
 
-    def trimmed(wish=Duration(), **settings):
+    def trimmed(duration=Duration(), **settings):
         options = dataclasses.replace(SHORT, **settings)
-        speech = tts.synthesize("Hello there.", speaker, options=options, duration=wish)
+        speech = tts.synthesize("Hello there.", speaker, options=options, duration=duration)
         segment = speech.segments[0]
         assert len(speech.samples) == 256 * len(segment.mel)
         assert segment.trimmed == speech.report()["segments"][0]["trimmed_frames"]
@@ -298,8 +301,8 @@ def test_tails_are_trimmed_where_the_duration_is_free(tts, speaker, monkeypatch)
 
     assert trimmed() == 5
     assert trimmed(trim_tail=False) == trimmed(compat=True) == 0
-    for wish in (Duration(tokens=15), Duration(seconds=0.4), Duration(speed=1.1)):
-        assert trimmed(wish) == 0
+    for duration in (Duration(tokens=15), Duration(seconds=0.4), Duration(speed=1.1)):
+        assert trimmed(duration) == 0
     assert trimmed(Duration(speed=1.1, by="stretch")) == 0
 
 

@@ -30,7 +30,7 @@ SLOT_READINGS = {
 @fields.documented
 @dataclasses.dataclass(frozen=True)
 class Duration:
-    """A wish for the length of a speech; the default leaves it to the model."""
+    """The length that a speech is asked to have; the default leaves it to the model."""
 
     tokens: int | None = setting(
         None, "exact number of codes, of all segments together", limits=(1, 1_000_000)
@@ -114,14 +114,14 @@ def total_frames(seconds: float, silence: int, sample_rate: int, hop_length: int
 
 
 def token_targets(
-    wish: Duration, natural: Sequence[int], frames: int | None, frames_per_code: float
+    duration: Duration, natural: Sequence[int], frames: int | None, frames_per_code: float
 ) -> list[Target]:
-    """Targets of all segments when T2S controls the duration.
+    """Computes the targets of all segments when T2S controls the duration.
 
     Args:
-      wish: tokens, seconds or speed.
+      duration: tokens, seconds or speed.
       natural: predicted number of codes of each segment.
-      frames: from `total_frames` if seconds are wished.
+      frames: from `total_frames` if seconds are asked for.
       frames_per_code: of generated speech.
 
     Returns:
@@ -130,21 +130,21 @@ def token_targets(
     Raises:
       InputError: if a segment would have no code.
     """
-    if wish.tokens is not None:
-        return [Target(codes=n) for n in shares(wish.tokens, natural)]
+    if duration.tokens is not None:
+        return [Target(codes=n) for n in shares(duration.tokens, natural)]
     if frames is not None:
         parts = shares(frames, natural)
         return [Target(max(1, round(f / frames_per_code)), f) for f in parts]
-    assert wish.speed is not None
-    return [Target(codes=max(1, round(n / wish.speed))) for n in natural]
+    assert duration.speed is not None
+    return [Target(codes=max(1, round(n / duration.speed))) for n in natural]
 
 
 def stretch_targets(
-    wish: Duration, spoken: Sequence[int], frames: int | None, frames_per_code: float
+    duration: Duration, spoken: Sequence[int], frames: int | None, frames_per_code: float
 ) -> list[Target]:
-    """Targets of all segments when their codes are `spoken` already; arguments as above."""
+    """Computes the targets of segments whose codes are `spoken` already; arguments as above."""
     if frames is not None:
         return [Target(frames=f) for f in shares(frames, spoken)]
-    assert wish.speed is not None
+    assert duration.speed is not None
     natural = (natural_frames(n, frames_per_code) for n in spoken)
-    return [Target(frames=max(1, round(n / wish.speed))) for n in natural]
+    return [Target(frames=max(1, round(n / duration.speed))) for n in natural]

@@ -204,10 +204,10 @@ def hyphen(match: re.Match) -> str:
     if re.search(f"(?:{terms.alternatives(terms.DESIGNATIONS)})$", before):
         return ""
     measured = re.match(r"[0-9.]+\s?(?:[%‰℃°度分元层楼倍万亿点米]|到|\.[0-9])|[0-9]+\.[0-9]", after)
-    told = re.search(
+    explained = re.search(
         "[为是到至温达约从在得了于值报跌降涨幅长速率和与低高下加减乘的收负数]$", before
     )
-    return "负" if measured or told else ""
+    return "负" if measured or explained else ""
 
 
 # Amounts.
