@@ -1,0 +1,90 @@
+"""The chain of all trainers: its steps, what is passed over, what is refused."""
+
+import pathlib
+import subprocess
+
+import pytest
+
+from train import everything
+from train.run import config
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """Records commands in place of running them; each makes its result."""
+    ran = []
+
+    def run(command):
+        module, arguments = command[2], command[3:]
+        ran.append(module.removeprefix("train."))
+        if module == fails[0]:
+            return subprocess.CompletedProcess(command, 143)
+        out = [x for x in arguments if x.startswith("out=")]
+        if out:
+            (pathlib.Path(out[0].removeprefix("out=")) / "checkpoint").mkdir(parents=True)
+        else:
+            path = pathlib.Path(arguments[arguments.index("--out") + 1])
+            if module == "train.prepare":
+                path.mkdir(exist_ok=True)
+                path /= "index.json"
+            path.write_text("")
+        return subprocess.CompletedProcess(command, 0)
+
+    fails = [""]
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.chdir(ROOT)
+    return ran, fails
+
+
+def chain(tmp_path, *changes):
+    assignments = (f"src={tmp_path}", f"out={tmp_path / 'run'}", *changes)
+    return config.load(ROOT / "configs" / "everything_tiny.py", assignments)
+
+
+ORDER = ["tokenizer", "begin", "prepare", "encoder", "speaker", "vocoder", "prepare", "t2s", "s2m"]
+
+
+def test_steps_are_run_in_their_order_and_once(commands, tmp_path, capsys):
+    ran, _ = commands
+    assert everything.everything(chain(tmp_path)) == 0
+    assert ran == ORDER
+    assert (tmp_path / "run" / "checkpoint").is_dir()
+    assert everything.everything(chain(tmp_path)) == 0
+    assert ran == ORDER
+    assert capsys.readouterr().err.count("is there") == 9
+
+
+def test_each_part_gets_the_checkpoint_of_the_one_before(tmp_path):
+    steps = {step.name: step for step in everything.steps_of(chain(tmp_path))}
+    for name, before in (("speaker", "encoder"), ("vocoder", "speaker"), ("s2m", "t2s")):
+        assert f"checkpoint={steps[before].result}" in steps[name].arguments
+    assert str(steps["vocoder"].result) in steps["data"].arguments
+    assert f"checkpoint={steps['vocoder'].result}" in steps["t2s"].arguments
+
+
+def test_a_step_that_stops_ends_the_chain_which_goes_on_there(commands, tmp_path):
+    ran, fails = commands
+    fails[0] = "train.speaker"
+    assert everything.everything(chain(tmp_path)) == 143
+    assert ran == ORDER[:5] and not (tmp_path / "run" / "checkpoint").exists()
+    fails[0] = ""
+    assert everything.everything(chain(tmp_path)) == 0
+    assert ran == ORDER[:5] + ORDER[4:]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        (("src=",), "src is not given"),
+        (("parts.t2s.config=nowhere.py",), "parts.t2s.config='nowhere.py' is no file"),
+        (("tokenizer.size=200",), "tokenizer was made by another configuration; remove it"),
+    ],
+)
+def test_what_cannot_go_on_is_refused_before_any_step(commands, tmp_path, capsys, changes, error):
+    ran, _ = commands
+    everything.everything(chain(tmp_path))
+    given = [f"src={tmp_path}", f"out={tmp_path / 'run'}", *changes]
+    assert everything.main(["--config", "configs/everything_tiny.py", *given]) == 2
+    assert error in capsys.readouterr().err and ran == ORDER
