@@ -71,7 +71,7 @@ _ANY_HEADING = rf"(?i:{terms.HEADINGS}|{terms.LETTERED})"
 _CAPITAL_HEADING = f"{terms.HEADINGS.title()}|Type|Class"
 _ENDS = (
     r"(?=\s*$|[.,:;!?)\]\"”\n–—-]"
-    r"|\s(?:[A-Z]|(?:is|was|of|in|to|and|begins?|began|ends?|ended)\b))"
+    r"|\s(?:[A-Z]|(?:is|was|of|in|to|and|begins?|began|ends?|ended|followed|ruled|died)\b))"
 )
 
 
@@ -298,7 +298,7 @@ _RULES: tuple[tuple[str, str, Reading], ...] = (
     ("World War", r"\bWW(?:(1|I)|2|II)\b", lambda m: f"World War {1 if m[1] else 2}"),
     (
         "ruler",
-        rf"(?P<before>\b(?:{_RULER})\s)(?P<roman>(?!I\b)[IVXL]{{1,7}}|I{_ENDS}(?!['’]))(?!\w)",
+        rf"(?P<before>\b(?:{_RULER})\s)(?P<roman>(?!I\b)[IVXL]{{1,7}}|I(?:(?=['’]s\b)|{_ENDS}))(?!\w)",
         names.roman_ordinal,
     ),
     (
