@@ -273,9 +273,13 @@ def test_released_size_from_the_command_line(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_encoder_is_planned_without_a_checkpoint():
-    made = plan.make_plan(config.load(ROOT / "configs" / "encoder_tiny.py"), 1)
-    trained = {name.partition(".")[0] for name, (_, own) in made.parameters.items() if own}
-    assert trained == {"w2v_bert", "recognizer"}
+@pytest.mark.parametrize(
+    "name, trained",
+    [("encoder_tiny", {"w2v_bert", "recognizer"}), ("codec_tiny", {"semantic_codec"})],
+)
+def test_encoder_and_codec_are_planned_without_a_checkpoint(name, trained):
+    made = plan.make_plan(config.load(ROOT / "configs" / f"{name}.py"), 1)
+    counts = made.parameters.items()
+    assert {module.partition(".")[0] for module, (_, own) in counts if own} == trained
     assert made.typical.codes >= 300 and made.typical.rows > 1
     assert made.largest.tokens == made.largest.rows * made.largest.codes

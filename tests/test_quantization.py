@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.common import GOLDEN
 from train.objectives import quantization
 
 RNG = np.random.default_rng(0)
@@ -83,3 +84,22 @@ def test_correlation_is_pearsons():
     a, b = RNG.standard_normal((2, 50))
     assert quantization.correlation(a, b) == pytest.approx(np.corrcoef(a, b)[0, 1])
     assert quantization.correlation(a, np.ones(50)) == 0
+
+
+def test_losses_and_gradients_are_those_of_pytorch():
+    with np.load(GOLDEN / "quantization.npz") as file:
+        want = dict(file)
+    x, mask = want["x"], np.arange(7) < want["lengths"][:, None]
+
+    def losses(z, codebook, out):
+        unit = codebook / jnp.linalg.norm(codebook, axis=1, keepdims=True)
+        rows = codebook[jnp.argmax(z @ unit.T, axis=2)]
+        rebuilt = quantization.straight_through(z, rows) @ out
+        commitment, of_rows = quantization.distances(z, rows, mask)
+        return quantization.mean_square(rebuilt - x, mask) + 0.15 * commitment + of_rows
+
+    leaves = want["z"], want["codebook"], want["out"]
+    np.testing.assert_allclose(losses(*leaves), want["losses"], rtol=1e-5)
+    gradients = jax.grad(lambda *x: losses(*x).sum(), (0, 1, 2))(*leaves)
+    for name, gradient in zip(("z", "codebook", "out"), gradients, strict=True):
+        np.testing.assert_allclose(gradient, want[f"{name}_gradient"], rtol=1e-4, atol=1e-6)

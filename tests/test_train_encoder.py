@@ -181,7 +181,7 @@ def losses_on(*sizes: int, devices: int = 8, accumulation: int = 1, quantize: bo
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "sizes, devices, accumulation, quantize",
-    [((2, 2, 2), 8, 1, False), ((2, 2, 2), 8, 1, True), ((1, 1, 1), 1, 4, False)],
+    [((2, 2, 2), 8, 1, True), ((1, 1, 1), 1, 4, False)],
 )
 def test_sharded_and_accumulated_equal_single(sizes, devices, accumulation, quantize):
     got = losses_on(*sizes, devices=devices, accumulation=accumulation, quantize=quantize)
@@ -363,18 +363,18 @@ def test_statistics_make_the_features_standard(checkpoint, data, tmp_path):
 
 @pytest.mark.slow
 def test_stopped_and_resumed_equals_uninterrupted(checkpoint, data, tmp_path):
-    short = "stages.0.steps=2", "stages.1.steps=4", "sample_every=0", "log_every=1"
+    short = "stages.0.steps=2", "stages.1.steps=2", "sample_every=0", "log_every=1"
+    short += "model.num_layers=1", "data.ladder_ratio=4.0"  # little to compile
     whole, parts = (
         make_run(checkpoint, data, tmp_path / name, *short) for name in ("whole", "parts")
     )
     loop.run(setup_of(whole))
-    for steps in (1, 3):  # in the first stage, and in the second
-        loop.run(setup_of(parts), StopAt(steps))
-        assert not (tmp_path / "parts" / "checkpoint").exists()
+    loop.run(setup_of(parts), StopAt(3))  # in the second stage
+    assert not (tmp_path / "parts" / "checkpoint").exists()
     loop.run(setup_of(parts))
     got, want = (column(tmp_path / name, "loss") for name in ("parts", "whole"))
     np.testing.assert_allclose(got, want, rtol=1e-5)
-    assert len(got) == 6
+    assert len(got) == 4
 
 
 @pytest.mark.parametrize(

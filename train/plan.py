@@ -94,7 +94,8 @@ class Plan:
 
     Attributes:
       trainer: a key of `train.estimate.inputs.INPUTS`; of the vocoder `codes` are mel frames, of
-        the emotion model tokens, and hours say nothing of it; of encoder and speaker encoder 20 ms.
+        the emotion model tokens, and hours say nothing of it; of encoder, codec and
+        speaker encoder 20 ms.
       stage: its name.
       mesh: axis -> size.
       device_kind: of the devices, "" if it is left open.

@@ -25,13 +25,14 @@ from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
 from indextts2_jax.s2m.model import S2MConfig
 from indextts2_jax.t2s.gpt import T2SConfig
 from indextts2_jax.vocoder.bigvgan import BigVGANConfig
-from train import emotion, encoder, s2m, speaker, t2s, vocoder
+from train import codec, emotion, encoder, s2m, speaker, t2s, vocoder
 from train.data.batch_plan import round_up, rows_within
 from train.data.config import LENGTHS
 from train.objectives.adversary import SpeakerClassifierConfig
 from train.objectives.discriminators import DiscriminatorConfig
-from train.recognition.hearing import Method
-from train.recognition.recognizer import Units
+from train.recognition import recognizer
+from train.recognition.hearing import Hearing, Method
+from train.recognition.recognizer import RecognizerConfig, Units
 from train.run import config
 from train.run.config import Config
 from train.run.start import Start
@@ -202,13 +203,32 @@ def encoder_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
     Raises:
       InputError: if no size of the batches is given.
     """
-    start, data = _start(run), run.data
-    source, num_units = None, CHARACTERS
+    start, source, num_units = _start(run), None, CHARACTERS
     if start is not None:
         source = start.source
         num_units = len(Units.of(start.base.path / "tokenizer" / "bpe.model", run.units).names)
     cfg = encoder.encoder_config(run, source)
     hearing = encoder.make_hearing(run, source, cfg, num_units)
+    return _hearing_inputs(run, stage, rows_multiple, hearing)
+
+
+def codec_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
+    """Does the same for `train.codec`; without a checkpoint the encoder is that of the run.
+
+    Raises:
+      InputError: if no size of the batches is given.
+    """
+    start = _start(run)
+    if start is None:
+        heads = RecognizerConfig("characters", CHARACTERS, run.encoder.width)
+    else:
+        heads = recognizer.config_of(start.base.path)
+    hearing = codec.make_hearing(run, start, heads)
+    return _hearing_inputs(run, stage, rows_multiple, hearing)
+
+
+def _hearing_inputs(run: Config, stage: Config, rows_multiple: int, hearing: Hearing) -> Inputs:
+    data, width = run.data, hearing.encoder.feature_width
     if not data.budget:
         raise InputError("data.budget is not given; it decides how large a batch is")
 
@@ -220,7 +240,7 @@ def encoder_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
             return jax.ShapeDtypeStruct((rows, *shape), dtype)
 
         return {
-            "features": array(length, cfg.feature_width, dtype=jnp.float16),
+            "features": array(length, width, dtype=jnp.float16),
             "feature_lengths": array(),
             "labels": array(length // 2),
             "label_lengths": array(),
@@ -269,6 +289,7 @@ def speaker_inputs(run: Config, stage: Config, rows_multiple: int) -> Inputs:
 INPUTS = {
     "encoder": encoder_inputs,
     "speaker": speaker_inputs,
+    "codec": codec_inputs,
     "t2s": t2s_inputs,
     "s2m": s2m_inputs,
     "vocoder": vocoder_inputs,

@@ -140,6 +140,11 @@ class Hearing:
         return dataclasses.replace(self, codec=None) if wanted else self
 
     @property
+    def num_codes(self) -> int:
+        """Of the codebook; 0 without a codec."""
+        return 0 if self.codec is None else self.codec.codebook_size
+
+    @property
     def modules(self) -> dict[str, Module]:
         """By name."""
         out = {
@@ -229,7 +234,9 @@ class Hearing:
             if key is not None:  # validation hears all
                 features = augment(features, batch["feature_lengths"], draws, method)
             heard = self.hear(modules, features, mask, through=method.quantize, remat=remat)
-            return self._losses(modules, heard, batch, mask, method)
+            # Heads that no loss is of are asked in validation alone: XLA leaves them out then.
+            judged = key is None or bool(method.ctc or method.prosody)
+            return self._losses(modules, heard, batch, mask, method, judged=judged)
 
         def tokens(batch: Batch) -> int:
             return batch["features"].shape[0] * batch["features"].shape[1]
@@ -240,17 +247,24 @@ class Hearing:
         return Task(self.modules, draw, loss, tokens, flops, heads=("recognizer.",))
 
     def _losses(
-        self, modules: Any, heard: Heard, batch: Batch, mask: jax.Array, method: Method
+        self,
+        modules: Any,
+        heard: Heard,
+        batch: Batch,
+        mask: jax.Array,
+        method: Method,
+        *,
+        judged: bool,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        parts = {
-            "ctc": ctc.loss(
+        parts, metrics = {}, {}
+        if judged:
+            parts["ctc"] = ctc.loss(
                 heard.logits, batch["feature_lengths"], batch["labels"], batch["label_lengths"]
             )
-        }
-        if heard.prosody is not None:
+            # Rows whose text has more labels than frames, which teach nothing.
+            metrics["too_short"] = (parts["ctc"] == 0).astype(jnp.float32)
+        if judged and heard.prosody is not None:
             parts["prosody"] = prosody_loss(heard.prosody, batch["prosody"], mask)
-        # Rows whose text has more labels than frames, which teach nothing.
-        metrics = {"too_short": (parts["ctc"] == 0).astype(jnp.float32)}
         if (through := heard.quantized) is not None:
             error = through.features - jax.lax.stop_gradient(heard.features)
             commitment, codebook = quantization.distances(through.z, through.rows, through.mask)
@@ -264,6 +278,7 @@ class Hearing:
                 "revival": rows * quantization.revival(weights, through.z, through.mask, counts),
             }
             metrics["perplexity"] = rows * quantization.perplexity(counts)
+            metrics["used"] = rows * jnp.mean(counts > 0)  # share of the codes, in this batch
         total = sum(getattr(method, name) * x for name, x in parts.items())
         return jnp.asarray(total), {f"{name}_loss": x for name, x in parts.items()} | metrics
 

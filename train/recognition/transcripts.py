@@ -7,6 +7,7 @@ In the metrics, over all validation utterances (those of the first batches if no
     sample_cer, sample_wer        error rates of characters and words by greedy reading
     sample_cer_codes, ..._wer_..  the same through the codes
     sample_perplexity             of the codes
+    sample_used                   share of the codes that occur
     sample_f0_features, _f0_codes correlation of log F0 with what is linear in the features, as they
                                   are and through the codes; fitted to every other utterance, and
                                   measured on the others where they are voiced
@@ -108,7 +109,9 @@ class Transcripts:
                     numbers[f"sample_f0_{what}"] = f0_correlation(voiced, name)
         if "codes" in rows[0]:
             codes = np.concatenate([row["codes"][row["code_mask"]] for row in rows])
-            numbers["sample_perplexity"] = quantization.perplexity(jnp.bincount(codes))
+            counts = np.bincount(codes, minlength=self.hearing.num_codes)
+            numbers["sample_perplexity"] = float(quantization.perplexity(jnp.asarray(counts)))
+            numbers["sample_used"] = np.mean(counts > 0)
         writer.scalars(step, numbers)
         if jax.process_index() == 0:
             folder = self.out / "samples" / f"{step:08d}"
