@@ -2,6 +2,7 @@
 
 import pathlib
 import subprocess
+import sys
 
 import pytest
 
@@ -20,7 +21,7 @@ def commands(monkeypatch):
         module, arguments = command[2], command[3:]
         ran.append(module.removeprefix("train."))
         if module == fails[0]:
-            return subprocess.CompletedProcess(command, 143)
+            return 143
         out = [x for x in arguments if x.startswith("out=")]
         if out:
             (pathlib.Path(out[0].removeprefix("out=")) / "checkpoint").mkdir(parents=True)
@@ -30,10 +31,10 @@ def commands(monkeypatch):
                 path.mkdir(exist_ok=True)
                 path /= "index.json"
             path.write_text("")
-        return subprocess.CompletedProcess(command, 0)
+        return 0
 
     fails = [""]
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(everything, "_run", run)
     monkeypatch.chdir(ROOT)
     return ran, fails
 
@@ -88,3 +89,18 @@ def test_what_cannot_go_on_is_refused_before_any_step(commands, tmp_path, capsys
     given = [f"src={tmp_path}", f"out={tmp_path / 'run'}", *changes]
     assert everything.main(["--config", "configs/everything_tiny.py", *given]) == 2
     assert error in capsys.readouterr().err and ran == ORDER
+
+
+@pytest.mark.slow
+def test_sigterm_is_passed_on_to_the_step():
+    code = (
+        "import sys; from train import everything; print(everything._run([sys.executable, '-c', "
+        "'import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); "
+        "print(1, flush=True); time.sleep(60)']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "1\n"
+    process.terminate()
+    assert process.communicate(timeout=60)[0] == "143\n"

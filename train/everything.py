@@ -22,6 +22,7 @@ import json
 import pathlib
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -145,7 +146,7 @@ def everything(run: Config) -> int:
             command = ["-m", step.module, *step.arguments]
             print(f"{head}: python {shlex.join(command)}", file=sys.stderr, flush=True)
             step.result.parent.mkdir(parents=True, exist_ok=True)
-            if code := subprocess.run([sys.executable, *command]).returncode:
+            if code := _run([sys.executable, *command]):
                 return code
             done[step.name] = digest
             with replacing(record) as path:
@@ -153,6 +154,16 @@ def everything(run: Config) -> int:
         _publish(steps[-1].result, out / "checkpoint")
     print(f"wrote {out / 'checkpoint'}", file=sys.stderr)
     return 0
+
+
+def _run(command: Sequence[str]) -> int:
+    """Runs a command, to which SIGTERM is passed on: trainers save before they end."""
+    with subprocess.Popen(command) as process:
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            return process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _publish(checkpoint: pathlib.Path, out: pathlib.Path) -> None:
