@@ -3,7 +3,7 @@
     python -m train.encoder --config configs/encoder_tpu.py --distributed checkpoint=CKPT \
         data.paths=DATA out=RUN
 
-CKPT needs no more than a tokenizer (`python -m train.begin`). Hardware: v5p-32 or larger; see
+CKPT needs no more than a tokenizer (`train.prepare --bpe`). Hardware: v5p-32 or larger; see
 `python -m train.plan --config configs/encoder_tpu.py --devices 16`. Not measured yet.
 """
 

@@ -4,6 +4,7 @@ Compiling takes most of the tests' time. So compiled programs are kept between r
 the workers and child processes of a run; `pytest --cache-clear` starts afresh.
 """
 
+import gc
 import os
 import pathlib
 
@@ -17,6 +18,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import pytest
 
+_MOST = 3 * 2**30  # bytes of a worker
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _user_cache(tmp_path_factory):
@@ -24,6 +27,18 @@ def _user_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory():
+    """Forgets compiled programs behind a module once they fill gigabytes; the disk has them."""
+    yield
+    statm = pathlib.Path("/proc/self/statm")  # Linux alone tells without another package
+    if statm.exists() and int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > _MOST:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from indextts2_jax.checkpoint.demo import train_tokenizer
 from indextts2_jax.checkpoint.parts import Settings
 from indextts2_jax.errors import InputError
 from tests.test_prepare import TEXT, read_all, vowel, write_corpus
-from train import begin, prepare
+from train import prepare
+from train.corpus.empty import empty_checkpoint
 from train.corpus.prosody import prosody
 from train.corpus.recordings import Limits
 from train.data import shards
@@ -23,12 +24,10 @@ ALONE = "eve/0"
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """One without any network, made by the command."""
+    """One without any network."""
     folder = tmp_path_factory.mktemp("empty")
     (folder / "bpe.model").write_bytes(train_tokenizer())
-    arguments = ["--bpe", str(folder / "bpe.model"), "--out", str(folder / "checkpoint")]
-    assert begin.main(arguments) == 0
-    assert begin.main(arguments) == 2  # is there already
+    empty_checkpoint(folder / "bpe.model", folder / "checkpoint")
     return folder / "checkpoint"
 
 
@@ -40,8 +39,24 @@ def data(checkpoint, tmp_path_factory):
     write_corpus(corpus, sounds)
     out = tmp_path_factory.mktemp("out") / "data"
     arguments = ["--src", corpus, "--checkpoint", checkpoint, "--out", out, "--features", "fbank"]
+    arguments += ["--bpe", checkpoint.with_name("bpe.model")]  # the checkpoint is there
     assert prepare.main([*map(str, arguments), "--workers", "0"]) == 0
     return corpus, out
+
+
+def test_an_empty_checkpoint_is_made_where_there_is_none_or_one_of_its_tokenizer(
+    checkpoint, data, tmp_path, capsys
+):
+    bpe, out = checkpoint.with_name("bpe.model"), tmp_path / "checkpoint"
+    arguments = ["--src", str(data[0]), "--checkpoint", str(out), "--out", str(tmp_path / "data")]
+    assert prepare.main([*arguments, "--bpe", str(bpe)]) == 2
+    assert "add --features fbank" in capsys.readouterr().err and not out.exists()
+    empty_checkpoint(bpe, out)
+    assert Settings.load(out) == Settings.load(checkpoint)
+    other = tmp_path / "other.model"
+    other.write_bytes(b"another")
+    assert prepare.main([*arguments, "--features", "fbank", "--bpe", str(other)]) == 2
+    assert "has not the tokenizer" in capsys.readouterr().err
 
 
 def config(path, fields, **changes):

@@ -44,7 +44,7 @@ def chain(tmp_path, *changes):
     return config.load(ROOT / "configs" / "everything_tiny.py", assignments)
 
 
-ORDER = ["tokenizer", "begin", "prepare", "encoder", "speaker", "vocoder", "prepare", "t2s", "s2m"]
+ORDER = ["tokenizer", "prepare", "encoder", "speaker", "vocoder", "prepare", "t2s", "s2m"]
 
 
 def test_steps_are_run_in_their_order_and_once(commands, tmp_path, capsys):
@@ -54,7 +54,7 @@ def test_steps_are_run_in_their_order_and_once(commands, tmp_path, capsys):
     assert (tmp_path / "run" / "checkpoint").is_dir()
     assert everything.everything(chain(tmp_path)) == 0
     assert ran == ORDER
-    assert capsys.readouterr().err.count("is there") == 9
+    assert capsys.readouterr().err.count("is there") == 8
 
 
 def test_each_part_gets_the_checkpoint_of_the_one_before(tmp_path):
@@ -69,10 +69,10 @@ def test_a_step_that_stops_ends_the_chain_which_goes_on_there(commands, tmp_path
     ran, fails = commands
     fails[0] = "train.speaker"
     assert everything.everything(chain(tmp_path)) == 143
-    assert ran == ORDER[:5] and not (tmp_path / "run" / "checkpoint").exists()
+    assert ran == ORDER[:4] and not (tmp_path / "run" / "checkpoint").exists()
     fails[0] = ""
     assert everything.everything(chain(tmp_path)) == 0
-    assert ran == ORDER[:5] + ORDER[4:]
+    assert ran == ORDER[:4] + ORDER[3:]
 
 
 @pytest.mark.parametrize(

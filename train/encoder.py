@@ -3,7 +3,7 @@ r"""Trains the semantic encoder: w2v-BERT that hears words (CTC), so that its fe
     python -m train.prepare --src recordings --checkpoint CKPT --out DATA --features fbank
     python -m train.encoder --config configs/encoder_tiny.py checkpoint=CKPT data.paths=DATA out=RUN
 
-CKPT needs no more than a tokenizer (`python -m train.begin`). RUN/checkpoint is CKPT with the
+CKPT needs no more than a tokenizer (`train.prepare --bpe`). RUN/checkpoint is CKPT with the
 encoder, the mean and variance of the features (output of layer `layer`), and the recognizer that
 judges the codec and aligns words (`python -m train.align`).
 

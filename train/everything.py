@@ -86,9 +86,9 @@ def steps_of(run: Config) -> Iterator[Step]:
     checkpoint = out / "begin"
     texts = ("--src", run.src, "--out", str(bpe), "--size", str(run.tokenizer.size))
     yield Step("tokenizer", "train.tokenizer", texts, bpe)
-    yield Step("begin", "train.begin", ("--bpe", str(bpe), "--out", str(checkpoint)), checkpoint)
     prepare = ("--src", run.src, *run.prepare, "--checkpoint")
     sounds = (*prepare, str(checkpoint), "--out", str(audio), "--features", "fbank")
+    sounds += ("--bpe", str(bpe))
     yield Step("audio", "train.prepare", sounds, audio / "index.json")
     for name in AUDIO_PARTS:
         yield (step := _training(run, name, checkpoint, audio))

@@ -258,6 +258,11 @@ def _parser() -> argparse.ArgumentParser:
     path, limits = pathlib.Path, Limits()
     corpora.add_arguments(parser)
     parser.add_argument("--checkpoint", type=path, required=True, help="has encoders, tokenizer")
+    parser.add_argument(
+        "--bpe",
+        type=path,
+        help="from train.tokenizer: makes an empty checkpoint where there is none",
+    )
     parser.add_argument("--out", type=path, required=True, help="directory to write")
     parser.add_argument(
         "--features", choices=FEATURES, default=FEATURES[0], help="fbank: read by no network"
@@ -304,6 +309,12 @@ def _run(args: argparse.Namespace) -> None:
     if args.workers < 0 or not args.batch_seconds > 0:
         raise InputError("workers must be at least 0 and batch seconds more than 0")
     rows = corpora.read_arguments(args)
+    if args.bpe is not None:
+        from train.corpus.empty import empty_checkpoint
+
+        if args.features == FEATURES[0]:
+            raise InputError("--bpe makes a checkpoint without encoders; add --features fbank")
+        empty_checkpoint(args.bpe, args.checkpoint)
     report = prepare(
         rows,
         args.checkpoint,

@@ -1,17 +1,7 @@
-"""An empty checkpoint: tokenizer and settings of the sound; trainers put the networks into it.
+"""An empty checkpoint: tokenizer and settings of the sound; trainers put the networks into it."""
 
-    python -m train.tokenizer --src recordings --out bpe.model --size 1000
-    python -m train.begin --bpe bpe.model --out CKPT
-    python -m train.prepare --src recordings --checkpoint CKPT --out DATA --features fbank
-
-Exit codes: 0 done, 2 input that cannot be used (one line says why).
-"""
-
-import argparse
 import pathlib
 import shutil
-import sys
-from collections.abc import Sequence
 
 from indextts2_jax.audio.mel import MelConfig
 from indextts2_jax.checkpoint import store
@@ -24,17 +14,22 @@ CODES_PER_SECOND = 50.0  # until a codec of another rate is trained
 
 
 def empty_checkpoint(bpe: pathlib.Path, out: pathlib.Path) -> None:
-    """Makes a checkpoint without networks.
+    """Makes a checkpoint without networks, unless there is one.
 
     Args:
       bpe: the tokenizer's model file; a `glossary.yaml` beside it is taken along.
-      out: must not exist.
+      out: of the checkpoint.
 
     Raises:
-      InputError: if there is no such file, or `out` exists.
+      InputError: if there is no such file, or `out` has another tokenizer.
     """
     if not bpe.is_file():
         raise InputError(f"no SentencePiece model at {bpe}")
+    if out.exists():
+        own = out / "tokenizer" / "bpe.model"
+        if not own.is_file() or own.read_bytes() != bpe.read_bytes():
+            raise InputError(f"{out} is there, and has not the tokenizer {bpe}")
+        return
     mel = MelConfig()
     with store.writing(out) as directory:
         folder = directory / "tokenizer"
@@ -56,25 +51,3 @@ def empty_checkpoint(bpe: pathlib.Path, out: pathlib.Path) -> None:
             emotion_groups=(),
             fingerprints={},
         ).save(directory)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m train.begin",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--bpe", type=pathlib.Path, required=True, help="from train.tokenizer")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="directory to make")
-    args = parser.parse_args(argv)
-    try:
-        empty_checkpoint(args.bpe, args.out)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
