@@ -39,7 +39,8 @@ def command(converted, voice, tmp_path):
 
     def run(*args, checkpoint=converted, text="Hello there.", out=tmp_path / "o.wav", **_):
         args = [
-            *("--checkpoint", checkpoint, "--voice", voice, "--out", out),
+            *("--checkpoint", checkpoint, "--out", out),
+            *(() if "--speaker" in args else ("--voice", voice)),
             *("--max-codes", 20, "--steps", 3, "--beams", 1),
             *(("--text", text) if text is not None else ()),
             *args,
