@@ -3,8 +3,8 @@
     python -m train.everything --config configs/everything_tiny.py src=RECORDINGS out=RUN
     indextts2 synthesize --checkpoint RUN/checkpoint --voice me.wav --text "Hello." --out hello.wav
 
-It shows that all runs and fits together; what comes out is learnt by heart at best. Hardware: two
-CPU cores, 4 GB.
+It shows that all runs and fits together; what comes out is noise in the shape of speech. Hardware:
+two CPU cores, 4 GB; 12 recordings of two voices took 7 min 37 s beside other work.
 """
 
 from train import everything
