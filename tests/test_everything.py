@@ -6,9 +6,12 @@ import sys
 
 import pytest
 
+from indextts2_jax import IndexTTS2, Options
+from tests.test_prepare import TEXT, vowel, write_corpus
 from train import everything
 from train.run import config
 
+VOICES = {"ann": 200, "bob": 110}  # Hz
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -89,6 +92,25 @@ def test_what_cannot_go_on_is_refused_before_any_step(commands, tmp_path, capsys
     given = [f"src={tmp_path}", f"out={tmp_path / 'run'}", *changes]
     assert everything.main(["--config", "configs/everything_tiny.py", *given]) == 2
     assert error in capsys.readouterr().err and ran == ORDER
+
+
+@pytest.mark.slow
+def test_recordings_become_a_checkpoint_that_speaks(tmp_path, voice, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    corpus = tmp_path / "corpus"
+    sounds = {f"{n}/{i}": vowel(1.2 + i / 10, h) for i in range(3) for n, h in VOICES.items()}
+    write_corpus(corpus, {name: (sound, TEXT) for name, sound in sounds.items()})
+    run = chain(tmp_path, f"src={corpus}", "tokenizer.size=280")
+    for part in run.parts.values():
+        short = (x for x in part.changes if ".steps=" not in x)
+        part.changes = (*short, "stages.0.steps=2")
+    for name in ("encoder", "vocoder"):
+        run.parts[name].changes += ("stages.1.steps=2",)
+    assert everything.everything(run) == 0
+    tts = IndexTTS2.load(tmp_path / "run" / "checkpoint")
+    options = Options(max_codes=12, steps=2)
+    speech = tts.synthesize("Hello.", tts.speaker(voice), options=options)
+    assert speech.duration_s > 0
 
 
 @pytest.mark.slow
