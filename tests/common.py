@@ -41,3 +41,15 @@ def manifest(name: str) -> dict[str, tuple[int, ...]]:
             digits = shape.strip("() ").replace("scalar", "").replace("x", ",").split(",")
             out[key] = tuple(int(d) for d in digits if d.strip())
     return out
+
+
+def unread_rules(rules, texts):
+    """Finds the rules (name, pattern, reading) of a table that change none of the texts."""
+    unread = dict(enumerate(rules))
+    for text in texts:
+        for i, (_, pattern, reading) in enumerate(rules):
+            read = pattern.sub(reading, text)
+            if read != text:
+                unread.pop(i, None)
+            text = read
+    return unread
