@@ -8,7 +8,7 @@ import pytest
 
 from indextts2_jax import IndexTTS2, Options
 from tests.test_prepare import TEXT, vowel, write_corpus
-from train import everything
+from train import everything, plan
 from train.run import config
 
 VOICES = {"ann": 200, "bob": 110}  # Hz
@@ -44,7 +44,8 @@ def commands(monkeypatch):
 
 def chain(tmp_path, *changes):
     assignments = (f"src={tmp_path}", f"out={tmp_path / 'run'}", *changes)
-    return config.load(ROOT / "configs" / "everything_tiny.py", assignments)
+    path = ROOT / "configs" / "everything_tiny.py"
+    return config.load(path, assignments, key="parts")
 
 
 ORDER = ["tokenizer", "prepare", "encoder", "speaker", "vocoder", "prepare", "t2s", "s2m"]
@@ -92,6 +93,14 @@ def test_what_cannot_go_on_is_refused_before_any_step(commands, tmp_path, capsys
     given = [f"src={tmp_path}", f"out={tmp_path / 'run'}", *changes]
     assert everything.main(["--config", "configs/everything_tiny.py", *given]) == 2
     assert error in capsys.readouterr().err and ran == ORDER
+
+
+def test_a_configuration_of_another_command_is_refused(capsys):
+    of_chain, of_run = (str(ROOT / "configs" / f"{x}_tiny.py") for x in ("everything", "t2s"))
+    assert plan.main(["--config", of_chain]) == 2
+    assert "is of another command: it has no stages" in capsys.readouterr().err
+    assert everything.main(["--config", of_run]) == 2
+    assert "is of another command: it has no parts" in capsys.readouterr().err
 
 
 @pytest.mark.slow

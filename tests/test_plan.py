@@ -241,8 +241,12 @@ def test_compiled_step_agrees(checkpoint, trainer, remat):
     assert 0.5 * compiled < predicted < 3 * compiled
 
 
+CONFIGS = sorted((ROOT / "configs").glob("[a-z]*.py"))
+RUNS = [path for path in CONFIGS if path.stem != "everything_tiny"]  # which is a chain of others
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[a-z]*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)
 def test_every_configuration_can_be_planned(path):
     run = config.load(path)
     mesh = sharding.abstract_mesh(8, **run.mesh.to_dict())

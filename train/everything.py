@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("assignments", nargs="*", metavar="key=value", help="changes of it")
     args = parser.parse_args(argv)
     try:
-        return everything(config.load(args.config, args.assignments))
+        return everything(config.load(args.config, args.assignments, key="parts"))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

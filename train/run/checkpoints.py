@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from jax.experimental import multihost_utils
 
 from indextts2_jax.checkpoint.store import CheckpointError
@@ -59,9 +60,12 @@ class Checkpoints:
           CheckpointError: if none can be read: all are damaged, or were written for another model
             or optimizer.
         """
-        _drop_unawaited_errors()
         reasons: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
+            reason = _unreadable(self.directory / str(step) / "default")
+            if not _all_agree(reason is None):
+                reasons[step] = reason or "another process cannot read it"
+                continue
             values = None
             try:
                 args = ocp.args.StandardRestore(_to_dict(abstract))
@@ -116,22 +120,20 @@ def _reason(error: Exception) -> str:
     return line.split(" See full TensorStore details")[0] or type(error).__name__
 
 
-def _drop_unawaited_errors() -> None:
-    """Keeps quiet, from now on, what Orbax's other reads say when one has failed.
+def _unreadable(path: pathlib.Path) -> str | None:
+    """Tells why an Orbax item cannot be read, if so; each process tries its share of the values.
 
-    It reads all arrays at once and leaves its event loop with the first that fails. The reads that
-    end later find the loop closed, and their coroutines fail again when they are collected: Python
-    would print a page about each.
+    Orbax itself reads all arrays at once and leaves with the first that fails; the others would end
+    in a closed event loop, with a page about each on stderr.
     """
-    before = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        code = getattr(unraisable.object, "cr_code", None)
-        of_orbax = code is not None and "orbax" in code.co_filename
-        if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
-
-    sys.unraisablehook = hook
+    try:
+        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": path.absolute().as_uri()})
+        values = store.result()
+        for key in sorted(values.list().result())[jax.process_index() :: jax.process_count()]:
+            values.read(key).result()
+    except (ValueError, OSError) as error:
+        return _reason(error)
+    return None
 
 
 def _all_agree(mine: bool) -> bool:

@@ -25,12 +25,13 @@ from indextts2_jax.errors import InputError
 Config = Any
 
 
-def load(path: pathlib.Path, assignments: Iterable[str] = ()) -> ConfigDict:
+def load(path: pathlib.Path, assignments: Iterable[str] = (), *, key: str = "stages") -> ConfigDict:
     """Reads a configuration file and applies `key=value` assignments.
 
     Args:
       path: Python file with `get_config()`.
       assignments: as typed, e.g. `optimizer.rate=1e-4`, `stages.0.steps=10`.
+      key: which tells that it is a configuration of this kind: `stages` of runs of a trainer.
 
     Raises:
       InputError: if the file or an assignment cannot be used.
@@ -46,6 +47,8 @@ def load(path: pathlib.Path, assignments: Iterable[str] = ()) -> ConfigDict:
         words = re.search(r'Key "\w+"', str(error)), re.search(r"Did you mean.*\?", str(error))
         text = "; ".join(m[0] for m in words if m) or str(error).splitlines()[0]
         raise InputError(f"{path}: {text}") from error
+    if key not in config:
+        raise InputError(f"{path} is of another command: it has no {key}")
     for assignment in assignments:
         assign(config, assignment)
     return config
