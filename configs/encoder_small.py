@@ -1,4 +1,4 @@
-r"""An encoder of 4.1 million parameters and its codec from nothing, on one CPU core in two hours.
+r"""An encoder of 4.1 million parameters and its codec from nothing, on one CPU core.
 
     python -m train.prepare --src many.jsonl --checkpoint CKPT --out MANY --features fbank
     python -m train.prepare --src bulk.jsonl --checkpoint CKPT --out BULK --features fbank
@@ -7,8 +7,11 @@ r"""An encoder of 4.1 million parameters and its codec from nothing, on one CPU 
 
 MANY are hours of many voices, BULK are hours of one, whose even speech is the quickest to read: of
 the batches it has half at first, and a third when the codec has come (1,024 codes of 25 Hz, through
-which the heads hear). With MANY alone add `stages.0.mix=1.0 stages.1.mix=1.0`. Hardware: one CPU
-core, 3 GB.
+which the heads hear). With MANY alone add `stages.0.mix=1.0 stages.1.mix=1.0`.
+
+Hardware: one CPU core, 3 GB, about a CPU-second a step: two hours in all. Not trained to the end
+yet; on 6 h of 90 voices and 10 h of one, the held-out character error rate was .38 (.32 of the bulk
+voice) after 500 steps, before there is a codec.
 """
 
 from indextts2_jax.prompt.semantic_codec import SemanticCodecConfig
